@@ -1,0 +1,64 @@
+"""assay measures and improves the adversarial robustness of neural networks.
+
+Names are imported on first use, so that ``import assay`` and ``assay --help`` stay quick.
+
+Example:
+    >>> import assay
+    >>> assay.Linf(0.1)
+    Linf(0.1)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from assay import attacks as attacks
+    from assay.data import Data as Data
+    from assay.data import load_data as load_data
+    from assay.evaluation import Evaluation as Evaluation
+    from assay.evaluation import evaluate as evaluate
+    from assay.goals import Goal as Goal
+    from assay.goals import Targeted as Targeted
+    from assay.goals import Untargeted as Untargeted
+    from assay.models import load_model as load_model
+    from assay.oracle import Access as Access
+    from assay.oracle import Oracle as Oracle
+    from assay.threats import L1 as L1
+    from assay.threats import L2 as L2
+    from assay.threats import Linf as Linf
+    from assay.threats import Threat as Threat
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Access": "assay.oracle",
+    "Data": "assay.data",
+    "Evaluation": "assay.evaluation",
+    "Goal": "assay.goals",
+    "L1": "assay.threats",
+    "L2": "assay.threats",
+    "Linf": "assay.threats",
+    "Oracle": "assay.oracle",
+    "Targeted": "assay.goals",
+    "Threat": "assay.threats",
+    "Untargeted": "assay.goals",
+    "evaluate": "assay.evaluation",
+    "load_data": "assay.data",
+    "load_model": "assay.models",
+}
+
+__all__ = ["__version__", "attacks", *sorted(_HOMES)]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in {"attacks", "data", "errors", "evaluation", "losses", "models", "testing", "threats"}:
+        return importlib.import_module(f"assay.{name}")
+    raise AttributeError(f"module 'assay' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
