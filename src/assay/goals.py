@@ -1,0 +1,144 @@
+"""What counts as success, and the loss that leads there."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from assay import losses
+from assay.errors import InputError, ModelError
+
+
+class Goal(ABC):
+    """One goal per sample of a batch. Subclasses say when an output reaches it and which loss leads there."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of samples."""
+
+    @abstractmethod
+    def at(self, rows: Tensor) -> Goal:
+        """The goal of a part of the batch (bool mask or indices, which may repeat)."""
+
+    @abstractmethod
+    def reached(self, output: Any) -> Tensor:
+        """Which samples reach the goal with this raw output of the model; `(b,)` bool."""
+
+    @abstractmethod
+    def loss(self, output: Any) -> Tensor:
+        """The goal's own loss, `(b,)`, higher is nearer the goal."""
+
+    @abstractmethod
+    def labels(self, output: Any) -> Tensor:
+        """The decision to record for this output (a class), `(b,)` int64."""
+
+    @abstractmethod
+    def reached_labels(self, labels: Tensor) -> Tensor:
+        """As `reached`, from decisions alone (for models that grant labels only)."""
+
+    @abstractmethod
+    def to(self, device: torch.device) -> Goal:
+        """The same goal on another device."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Classification(Goal):
+    """What goals on class labels share: one integer label per sample."""
+
+    classes: Tensor
+
+    def __post_init__(self) -> None:
+        c = self.classes
+        if not isinstance(c, Tensor) or c.ndim != 1 or c.is_floating_point() or c.dtype == torch.bool:
+            found = f"{c.dtype} of shape {tuple(c.shape)}" if isinstance(c, Tensor) else type(c).__name__
+            raise InputError(f"labels must be a 1-D integer tensor (one class per sample); got {found}.")
+        object.__setattr__(self, "classes", c.long())
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.classes.tolist()})"
+
+    def at(self, rows: Tensor) -> Goal:
+        return type(self)(self.classes[rows])
+
+    def to(self, device: torch.device) -> Goal:
+        return type(self)(self.classes.to(device))
+
+    def loss(self, output: Any) -> Tensor:
+        return losses.cross_entropy(output, self)
+
+    def labels(self, output: Any) -> Tensor:
+        return _logits(output).argmax(dim=1)
+
+    def reached(self, output: Any) -> Tensor:
+        return self.reached_labels(self.labels(output))
+
+
+def _logits(output: Any) -> Tensor:
+    if not isinstance(output, Tensor) or output.ndim != 2:
+        found = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+        raise ModelError(
+            f"a classifier must return a (batch, classes) tensor of logits; this model returned {found}. "
+            "Wrap it in a module that returns the logits alone."
+        )
+    return output
+
+
+@final
+class Untargeted(_Classification):
+    """Any class but the right one.
+
+    Args:
+        classes: the right classes, `(b,)` integers.
+
+    Raises:
+        InputError: the labels are not a 1-D integer tensor.
+
+    Example:
+        >>> import torch
+        >>> Untargeted(torch.tensor([0, 1])).reached(torch.tensor([[2.0, 1.0], [2.0, 1.0]]))
+        tensor([False,  True])
+    """
+
+    def reached_labels(self, labels: Tensor) -> Tensor:
+        """Which decisions differ from the right class."""
+        return labels != self.classes
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class Targeted(_Classification):
+    """One chosen class.
+
+    Args:
+        classes: the classes that the attacker wants, `(b,)` integers.
+        away: where known, the right classes, `(b,)` integers: the targeted DLR loss moves away from them.
+
+    Raises:
+        InputError: the labels are not a 1-D integer tensor.
+
+    Example:
+        >>> import torch
+        >>> Targeted(torch.tensor([0, 1])).reached(torch.tensor([[2.0, 1.0], [2.0, 1.0]]))
+        tensor([ True, False])
+    """
+
+    away: Tensor | None = None
+
+    def at(self, rows: Tensor) -> Goal:
+        """The goal of a part of the batch."""
+        return Targeted(self.classes[rows], None if self.away is None else self.away[rows])
+
+    def to(self, device: torch.device) -> Goal:
+        """The same goal on another device."""
+        return Targeted(self.classes.to(device), None if self.away is None else self.away.to(device))
+
+    def reached_labels(self, labels: Tensor) -> Tensor:
+        """Which decisions equal the chosen class."""
+        return labels == self.classes

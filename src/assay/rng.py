@@ -1,0 +1,165 @@
+"""Random numbers keyed by (seed, sample index, draw number), computed as tensor arithmetic on the device.
+
+A sample's draws do not depend on which batch, order, process or device it is attacked in. The generator is
+Philox-4x32 with 10 rounds: the seed is its 64-bit key, and its 128-bit counter holds the sample index (64 bits), the
+draw number (32 bits) and the position inside the draw (32 bits), so that two different draws never share a counter.
+
+References:
+    Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011,
+    https://doi.org/10.1145/2063384.2063405
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import final
+
+import torch
+from torch import Tensor
+
+from assay.errors import SettingError
+
+_WORD = 0xFFFFFFFF
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+_ROUNDS = 10
+_BLOCK = {"cpu": 1 << 16, "cuda": 1 << 24}  # counters computed at once: what a cache or a card's memory holds easily
+
+
+def derive(seed: int, *names: str | int) -> int:
+    """Return an independent 63-bit seed for a named part of a run (a stage, a restart, a defense).
+
+    Args:
+        seed: the run's seed.
+        names: what the new seed is for.
+
+    Example:
+        >>> derive(0, "square") == derive(0, "square"), derive(0, "square") == derive(0, "apgd-ce")
+        (True, False)
+    """
+    text = "\x1f".join(str(part) for part in (seed, *names))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
+
+
+def philox(key: int, index: Tensor, draw: int, blocks: int, first: int = 0) -> Tensor:
+    """Philox-4x32-10 words for each sample.
+
+    Args:
+        key: 64-bit key.
+        index: sample numbers, one per row.
+        draw: draw number, below 2**32.
+        blocks: number of 4-word blocks per sample.
+        first: number of the first block.
+
+    Shapes:
+        index: `(b,)` int64; returns `(b, 4 * blocks)` int64 with values in [0, 2**32).
+    """
+    position = torch.arange(first, first + blocks, device=index.device, dtype=torch.int64)[None, :]
+    shape = (len(index), blocks)
+    words = [
+        position.expand(shape),
+        torch.full(shape, draw & _WORD, device=index.device, dtype=torch.int64),
+        (index & _WORD)[:, None].expand(shape),
+        ((index >> 32) & _WORD)[:, None].expand(shape),
+    ]
+    keys = [key & _WORD, (key >> 32) & _WORD]
+    for _ in range(_ROUNDS):
+        # int64 products wrap modulo 2**64, which keeps both 32-bit halves intact. The low half goes on with dirt above
+        # its 32 bits: it is only XORed into a word that is masked in the next round (or at the end).
+        low, high = words[0] * _MULTIPLIERS[0], words[2] * _MULTIPLIERS[1]
+        upper, lower = low >> 32, high >> 32
+        lower.bitwise_xor_(words[1]).bitwise_xor_(keys[0]).bitwise_and_(_WORD)
+        upper.bitwise_xor_(words[3]).bitwise_xor_(keys[1]).bitwise_and_(_WORD)
+        words = [lower, high, upper, low]
+        keys = [(k + w) & _WORD for k, w in zip(keys, _WEYL, strict=True)]
+    return torch.stack(words, dim=2).flatten(1).bitwise_and_(_WORD)
+
+
+@final
+class Keyed:
+    """A stream of draws for a batch of samples; every call is the next draw of each sample.
+
+    Args:
+        seed: any integer (its low 64 bits count).
+        index: the samples' own numbers, `(b,)` int64, on the device where numbers are wanted.
+        dtype: floating type of `uniform` and `normal`.
+
+    Raises:
+        SettingError: the index is not a one-dimensional integer tensor.
+
+    Example:
+        >>> import torch
+        >>> whole = Keyed(0, torch.arange(4)).uniform(2)
+        >>> alone = Keyed(0, torch.tensor([3])).uniform(2)
+        >>> bool((whole[3] == alone[0]).all())
+        True
+    """
+
+    def __init__(self, seed: int, index: Tensor, *, dtype: torch.dtype = torch.float32) -> None:
+        if index.ndim != 1 or index.is_floating_point() or index.is_complex():
+            raise SettingError(
+                f"index must be a 1-D integer tensor, one number per sample; got {index.dtype} of shape "
+                f"{tuple(index.shape)}. Use for instance torch.arange(len(x))."
+            )
+        self.seed, self.index, self.dtype, self.draw = seed, index.long(), dtype, 0
+
+    def words(self, count: int, rows: Tensor | None = None) -> Tensor:
+        """The next draw: `count` 32-bit words per sample, `(b, count)` int64 (or only the given rows)."""
+        index = self.index if rows is None else self.index[rows]
+        blocks = -(-count // 4)
+        out = torch.empty(len(index), count, device=index.device, dtype=torch.int64)
+        at_once = _BLOCK.get(index.device.type, _BLOCK["cuda"])
+        width = min(blocks, at_once)
+        height = max(1, at_once // max(width, 1))
+        for top in range(0, len(index), height):
+            for left in range(0, blocks, width):
+                wide = min(width, blocks - left)
+                part = philox(self.seed, index[top : top + height], self.draw, wide, left)
+                out[top : top + height, 4 * left : 4 * (left + wide)] = part[:, : count - 4 * left]
+        self.draw += 1
+        return out
+
+    def _unit(self, count: int, rows: Tensor | None) -> Tensor:
+        """Uniform on [0, 1): 24 bits for float32 and narrower, 53 bits for float64; `(b, count)`."""
+        if self.dtype == torch.float64:
+            word = self.words(2 * count, rows)
+            return ((word[:, ::2] >> 5).double() * 2.0**26 + (word[:, 1::2] >> 6).double()) * 2.0**-53
+        return (self.words(count, rows) >> 8).float() * 2.0**-24
+
+    def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0, rows: Tensor | None = None) -> Tensor:
+        """Uniform numbers on [low, high), `(b, *shape)`; with `rows` (bool mask or indices) only for those."""
+        unit = self._unit(math.prod(shape), rows)
+        return unit.mul_(high - low).add_(low).reshape(-1, *shape).to(self.dtype)
+
+    def normal(self, *shape: int, rows: Tensor | None = None) -> Tensor:
+        """Standard normal numbers `(b, *shape)`, by the Box-Muller transform (both branches are used)."""
+        count = math.prod(shape)
+        half = -(-count // 2)
+        unit = self._unit(2 * half, rows)
+        radius = (1.0 - unit[:, :half]).log_().mul_(-2.0).sqrt_()  # 1 - u lies in (0, 1], so the logarithm is finite
+        angle = unit[:, half:].mul(2.0 * math.pi)
+        both = torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)
+        return both[:, :count].reshape(-1, *shape).to(self.dtype)
+
+    def integers(self, low: int, high: int, *shape: int, rows: Tensor | None = None) -> Tensor:
+        """Integers in [low, high), `(b, *shape)` int64; the bias is below (high - low) / 2**32.
+
+        Raises:
+            SettingError: the range is empty or wider than 2**31.
+        """
+        if not 0 < high - low <= 1 << 31:
+            raise SettingError(f"integers needs low < high and a range of at most 2**31; got [{low}, {high}).")
+        return ((self.words(math.prod(shape), rows) * (high - low)) >> 32).add_(low).reshape(-1, *shape)
+
+    def choice(self, n: int, k: int, *, rows: Tensor | None = None) -> Tensor:
+        """`k` different numbers out of range(n), in random order, `(b, k)` int64.
+
+        Raises:
+            SettingError: `k` exceeds `n`.
+        """
+        if not 0 < k <= n:
+            raise SettingError(f"choice needs 0 < k <= n; got k={k}, n={n}.")
+        word = self.words(2 * n, rows)
+        key = ((word[:, ::2] >> 1) << 32) | word[:, 1::2]  # 63 bits: ties have no practical chance
+        return key.topk(k, dim=1, largest=False).indices

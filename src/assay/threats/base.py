@@ -1,0 +1,130 @@
+"""The interface of threats: a move that the attacker chooses, and its geometry."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from typing_extensions import Self
+
+from assay.errors import ThreatError
+from assay.rng import Keyed
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Threat(ABC):
+    """Which inputs are allowed around x: `{apply(x, theta) : size(x, theta) <= eps}`.
+
+    The attacker chooses a move `theta`, a tensor of shape `(b, *m)` (for Lp threats the perturbation itself). Attacks
+    do plain arithmetic on moves and leave everything about the set to the threat.
+
+    Args:
+        eps: the budget that limits `size`: one number, one per sample `(b,)`, or None for no budget (attacks that
+            minimise then look for the smallest move).
+        bounds: the smallest and largest valid input value.
+
+    Raises:
+        ThreatError: eps is negative or not finite, or the bounds are not in order.
+    """
+
+    eps: float | Tensor | None = None
+    bounds: tuple[float, float] = (0.0, 1.0)
+
+    name: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        low, high = (float(b) for b in self.bounds)
+        if not low < high:
+            raise ThreatError(f"bounds must be (low, high) with low < high; got {self.bounds}.")
+        object.__setattr__(self, "bounds", (low, high))
+        if self.eps is None:
+            return
+        if isinstance(self.eps, Tensor):
+            if self.eps.ndim != 1 or not bool((torch.isfinite(self.eps) & (self.eps >= 0)).all()):
+                raise ThreatError(
+                    "a tensor eps must be 1-D, one finite value >= 0 per sample; got shape "
+                    f"{tuple(self.eps.shape)} with values from {self.eps.min():g} to {self.eps.max():g}."
+                    if self.eps.numel()
+                    else "a tensor eps must hold one value per sample; got an empty one."
+                )
+            return
+        if isinstance(self.eps, bool) or not isinstance(self.eps, (int, float)):
+            raise ThreatError(f"eps must be a number, a (b,) tensor or None; got {self.eps!r}.")
+        if not 0 <= self.eps < float("inf"):
+            raise ThreatError(f"eps must be finite and not negative; got {self.eps}.")
+        object.__setattr__(self, "eps", float(self.eps))
+
+    def __repr__(self) -> str:
+        parts = [] if self.eps is None else [repr(self.eps)]
+        for f in fields(self)[1:]:
+            value = getattr(self, f.name)
+            if value != f.default:
+                parts.append(f"{f.name}={value!r}")
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other):
+            return NotImplemented
+        pairs = [(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)]
+        return all(
+            torch.equal(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else a is b or (
+                not isinstance(a, Tensor) and not isinstance(b, Tensor) and bool(a == b)
+            )
+            for a, b in pairs
+        )
+
+    def __hash__(self) -> int:
+        return hash((type(self), *(id(v) if isinstance(v := getattr(self, f.name), Tensor) else v for f in fields(self))))
+
+    def with_eps(self, eps: float | Tensor | None) -> Self:
+        """The same threat with another budget."""
+        return replace(self, eps=eps)
+
+    def at(self, rows: Tensor) -> Self:
+        """The threat of a part of the batch (bool mask or indices): per-sample settings are selected."""
+        return self.with_eps(self.eps[rows.to(self.eps.device)]) if isinstance(self.eps, Tensor) else self
+
+    def budget(self, x: Tensor) -> Tensor:
+        """Eps per sample, `(b,)` on x's device and dtype.
+
+        Raises:
+            ThreatError: the threat has no budget, or one for another number of samples.
+        """
+        if self.eps is None:
+            raise ThreatError(f"this attack needs a budget: write {type(self).__name__}(eps), not {self!r}.")
+        if isinstance(self.eps, Tensor):
+            if len(self.eps) != len(x):
+                raise ThreatError(f"eps holds {len(self.eps)} values for {len(x)} samples.")
+            return self.eps.to(x)
+        return x.new_full((len(x),), self.eps)
+
+    @abstractmethod
+    def identity(self, x: Tensor) -> Tensor:
+        """The move that changes nothing, `(b, *m)`."""
+
+    @abstractmethod
+    def start(self, x: Tensor, rng: Keyed) -> Tensor:
+        """A random allowed move, `(b, *m)`."""
+
+    @abstractmethod
+    def apply(self, x: Tensor, theta: Tensor) -> Tensor:
+        """The moved input, inside the bounds, `(b, *shape)`; differentiable in theta."""
+
+    @abstractmethod
+    def project(self, x: Tensor, theta: Tensor) -> Tensor:
+        """The allowed move nearest to theta, `(b, *m)`; without a budget only the bounds count."""
+
+    @abstractmethod
+    def ascend(self, x: Tensor, theta: Tensor, grad: Tensor, step: Tensor) -> Tensor:
+        """Theta after the steepest ascent of length `step` `(b,)` along `grad` in this geometry (not projected)."""
+
+    @abstractmethod
+    def size(self, x: Tensor, theta: Tensor) -> Tensor:
+        """What eps limits, `(b,)`: measured on the moved input as it is given to the model."""
+
+    @abstractmethod
+    def slack(self, x: Tensor) -> float:
+        """By how much rounding in x's dtype may let the measured size of an allowed move exceed eps."""
