@@ -24,7 +24,10 @@ _WORD = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
-_BLOCK = {"cpu": 1 << 16, "cuda": 1 << 24}  # counters computed at once: what a cache or a card's memory holds easily
+_BLOCK = {
+    "cpu": 1 << 16,
+    "cuda": 1 << 24,
+}  # counters computed at once: what a cache or a card's memory holds easily
 
 
 def derive(seed: int, *names: str | int) -> int:
@@ -137,7 +140,9 @@ class Keyed:
         count = math.prod(shape)
         half = -(-count // 2)
         unit = self._unit(2 * half, rows)
-        radius = (1.0 - unit[:, :half]).log_().mul_(-2.0).sqrt_()  # 1 - u lies in (0, 1], so the logarithm is finite
+        radius = (
+            (1.0 - unit[:, :half]).log_().mul_(-2.0).sqrt_()
+        )  # 1 - u lies in (0, 1], so the logarithm is finite
         angle = unit[:, half:].mul(2.0 * math.pi)
         both = torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)
         return both[:, :count].reshape(-1, *shape).to(self.dtype)
@@ -149,7 +154,9 @@ class Keyed:
             SettingError: the range is empty or wider than 2**31.
         """
         if not 0 < high - low <= 1 << 31:
-            raise SettingError(f"integers needs low < high and a range of at most 2**31; got [{low}, {high}).")
+            raise SettingError(
+                f"integers needs low < high and a range of at most 2**31; got [{low}, {high})."
+            )
         return ((self.words(math.prod(shape), rows) * (high - low)) >> 32).add_(low).reshape(-1, *shape)
 
     def choice(self, n: int, k: int, *, rows: Tensor | None = None) -> Tensor:

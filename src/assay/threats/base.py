@@ -70,14 +70,19 @@ class Threat(ABC):
             return NotImplemented
         pairs = [(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)]
         return all(
-            torch.equal(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else a is b or (
-                not isinstance(a, Tensor) and not isinstance(b, Tensor) and bool(a == b)
-            )
+            torch.equal(a, b)
+            if isinstance(a, Tensor) and isinstance(b, Tensor)
+            else a is b or (not isinstance(a, Tensor) and not isinstance(b, Tensor) and bool(a == b))
             for a, b in pairs
         )
 
     def __hash__(self) -> int:
-        return hash((type(self), *(id(v) if isinstance(v := getattr(self, f.name), Tensor) else v for f in fields(self))))
+        return hash(
+            (
+                type(self),
+                *(id(v) if isinstance(v := getattr(self, f.name), Tensor) else v for f in fields(self)),
+            )
+        )
 
     def with_eps(self, eps: float | Tensor | None) -> Self:
         """The same threat with another budget."""

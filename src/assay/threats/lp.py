@@ -231,7 +231,9 @@ class L1(_Lp):
         d = x[0].numel()
         unit = rng.uniform(d + 1)
         exponential = -torch.log1p(-unit)
-        magnitude = exponential[:, :d] / exponential.sum(dim=1, keepdim=True).clamp_min(torch.finfo(unit.dtype).tiny)
+        magnitude = exponential[:, :d] / exponential.sum(dim=1, keepdim=True).clamp_min(
+            torch.finfo(unit.dtype).tiny
+        )
         sign = 1 - 2 * rng.integers(0, 2, d).to(magnitude)
         theta = (magnitude * sign).to(x).reshape(x.shape)
         return self.project(x, theta.mul_(_column(self.budget(x), x)))

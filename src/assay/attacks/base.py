@@ -1,0 +1,229 @@
+"""The interface of attacks, and what they return."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+import torch
+from torch import Tensor, nn
+
+from assay.errors import AccessError, InputError
+from assay.goals import Goal
+from assay.inputs import as_goal, check_inputs
+from assay.oracle import Access, Oracle, granted_access
+from assay.rng import Keyed
+from assay.threats import Threat
+
+
+@final
+@dataclass(frozen=True)
+class Result:
+    """What an attack found, one row per sample, as the referee recorded it.
+
+    Attributes:
+        x_adv: `(b, *shape)`: the best adversarial input; the clean one where none was found.
+        success: `(b,)` bool: whether the goal is reached inside the threat.
+        distance: `(b,)`: the size of the change; 0 where the clean input reached the goal, inf where the attack failed.
+        prediction: `(b,)` int64: the model's decision at `x_adv`.
+        forwards: `(b,)` int64: model evaluations spent on the sample, the clean one included.
+        backwards: `(b,)` int64: backward passes spent on the sample.
+    """
+
+    x_adv: Tensor
+    success: Tensor
+    distance: Tensor
+    prediction: Tensor
+    forwards: Tensor
+    backwards: Tensor
+
+    def __repr__(self) -> str:
+        n, won = len(self.success), int(self.success.sum())
+        return (
+            f"Result({won} of {n} succeeded; {float(self.forwards.double().mean()):.1f} forwards and "
+            f"{float(self.backwards.double().mean()):.1f} backwards a sample)"
+        )
+
+
+class Attack(ABC):
+    """A search for moves that reach a goal inside a threat.
+
+    Subclasses are frozen dataclasses with a field (or property) `threat`, the class attribute `access` and the method
+    `run`; everything else is shared. The model is an argument of the call, so that one attack serves many models.
+    """
+
+    threat: Threat
+    access: ClassVar[Access]
+
+    @abstractmethod
+    def run(self, oracle: Oracle, x: Tensor, goal: Goal, rng: Keyed) -> Tensor:
+        """Search.
+
+        Args:
+            oracle: answers questions about moves and judges every one.
+            x: clean inputs, `(b, *shape)`.
+            goal: what leads the search, as the oracle's guide.
+            rng: keyed random numbers, one stream per sample.
+
+        Returns:
+            The last (in training: the best) moves, `(b, *m)`.
+        """
+
+    @final
+    def __call__(
+        self,
+        model: Any,
+        x: Tensor,
+        goal: Any,
+        *,
+        seed: int = 0,
+        index: Tensor | None = None,
+        max_queries: int | None = None,
+        clean_output: Any = None,
+        micro_batch: int | None = None,
+    ) -> Result:
+        """Attack a batch.
+
+        A sample is left alone as soon as it is decided. The model is run in eval mode when it is in train mode as a
+        whole, and every submodule's flag is put back.
+
+        Args:
+            model: a module or callable that takes inputs inside the threat's bounds and returns logits.
+            x: clean inputs, `(b, *shape)`, inside the bounds.
+            goal: right labels `(b,)`, which means `Untargeted`, or a `Goal`.
+            seed: key of all random draws.
+            index: the samples' own numbers, `(b,)` int64 (their place in the data set); with them, results do not
+                depend on how samples are batched. Their place in this batch when None.
+            max_queries: model evaluations allowed per sample.
+            clean_output: the model's output on `x` where it is known; it is then neither asked nor counted.
+            micro_batch: rows per model call; found automatically when None.
+
+        Raises:
+            InputError: inputs or labels cannot be used.
+            AccessError: the model grants less than the attack needs.
+            ModelError: the model returns NaN or gives no gradient.
+            ThreatError: the attack cannot use this threat.
+        """
+        check_inputs(x, self.threat.bounds)
+        goal = as_goal(goal, x)
+        _check_access(self, model)
+        _check_device(model, x)
+        x = x.detach()
+        with _evaluating(model), torch.inference_mode(False), torch.no_grad():
+            x = x.clone() if x.is_inference() else x
+            oracle = Oracle(
+                model,
+                x,
+                goal,
+                self.threat,
+                access=self.access,
+                max_queries=max_queries,
+                micro_batch=micro_batch,
+            )
+            oracle.judge_clean(clean_output)
+            if bool(oracle.active.any()):
+                self.run(oracle, x, goal, _rng(seed, index, x))
+        return Result(
+            oracle.x_adv,
+            oracle.success,
+            oracle.distance,
+            oracle.prediction,
+            oracle.forwards,
+            oracle.backwards,
+        )
+
+    @final
+    def perturb(
+        self, model: Any, x: Tensor, goal: Any, *, seed: int = 0, index: Tensor | None = None
+    ) -> Tensor:
+        """Moved inputs for training: no sample stops early, nothing is judged or counted, the mode is left alone.
+
+        Args:
+            model: a module or callable; a module stays in the mode it is in.
+            x: clean inputs, `(b, *shape)`.
+            goal: right labels `(b,)` or a `Goal`.
+            seed: key of all random draws; give each training step its own.
+            index: the samples' own numbers.
+
+        Returns:
+            Moved inputs, `(b, *shape)`, inside the threat, detached.
+        """
+        goal = as_goal(goal, x)
+        with torch.no_grad():
+            x = x.detach()
+            oracle = Oracle(model, x, goal, self.threat, access=self.access, referee=False)
+            theta = self.run(oracle, x, goal, _rng(seed, index, x))
+            return self.threat.apply(x, theta).detach()
+
+
+def best_of(oracle: Oracle, runs: Iterable[Callable[[], Tensor]]) -> Tensor:
+    """The outcome of several runs (restarts, targets).
+
+    The referee keeps the best of all by itself, and the rest is skipped once every sample is decided. In training,
+    where it does not, each run's last moves are compared by the goal's own loss.
+    """
+    runs = list(runs)
+    best: Tensor | None = None
+    value: Tensor | None = None
+    for run in runs:
+        theta = run()
+        if oracle.referee:
+            best = theta
+            if not bool(oracle.active.any()):
+                break
+            continue
+        if len(runs) == 1:
+            return theta
+        now = oracle.goal.loss(oracle.scores(theta))
+        if best is None or value is None:
+            best, value = theta, now
+        else:
+            wins = now > value
+            best = torch.where(wins.reshape(-1, *[1] * (theta.ndim - 1)), theta, best)
+            value = torch.maximum(now, value)
+    assert best is not None
+    return best
+
+
+def _rng(seed: int, index: Tensor | None, x: Tensor) -> Keyed:
+    if index is None:
+        index = torch.arange(len(x), device=x.device)
+    if len(index) != len(x):
+        raise InputError(f"index holds {len(index)} numbers for {len(x)} inputs.")
+    return Keyed(seed, index.to(x.device), dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
+
+
+def _check_access(attack: Attack, model: Any) -> None:
+    granted = granted_access(model)
+    if attack.access > granted:
+        raise AccessError(
+            f"{type(attack).__name__} needs {attack.access.name.lower()}, the model grants {granted.name.lower()}. "
+            "Use an attack that asks for less (`assay list attacks` tells), such as Square for scores."
+        )
+
+
+def _check_device(model: Any, x: Tensor) -> None:
+    if isinstance(model, nn.Module):
+        first = next(model.parameters(), None)
+        if first is not None and first.device.type != x.device.type:
+            raise InputError(
+                f"inputs are on {x.device}, the model is on {first.device}: use x.to({str(first.device)!r})."
+            )
+
+
+@contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    """Eval mode for a model that is in train mode as a whole; afterwards every module's own flag is restored."""
+    if not isinstance(model, nn.Module) or not model.training:
+        yield
+        return
+    flags = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, flag in flags:
+            module.training = flag

@@ -1,0 +1,481 @@
+"""The oracle: what may be asked of the model, and the referee who judges every answer.
+
+An attack proposes moves for a large logical batch. The oracle sends the rows that still matter to the model, packed
+into full micro-batches, scatters the answers back, counts, and judges each move that it was asked about: is it inside
+the threat, does the output reach the goal, is it smaller than the best so far. Results are read from its record.
+"""
+
+from __future__ import annotations
+
+import copy
+import gc
+import math
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any, final
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from assay.errors import AccessError, ModelError, SettingError
+from assay.goals import Goal
+from assay.inputs import check_classes
+from assay.losses import Loss
+from assay.threats import Threat
+
+# A micro-batch that was found by halving is remembered for the model.
+_REMEMBERED: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+_VALUES_AT_ONCE = {"cpu": 1 << 19, "cuda": 1 << 25}  # input values in the first micro-batch that is tried
+_ROWS_AT_ONCE = {"cpu": 256, "cuda": 8192}
+
+
+class Access(IntEnum):
+    """What a model grants, or an attack needs; each level includes those before."""
+
+    LABELS = 1
+    SCORES = 2
+    GRADIENTS = 3
+
+
+def granted_access(model: Any) -> Access:
+    """The access that a model grants: its attribute `access`, or gradients."""
+    return Access(getattr(model, "access", Access.GRADIENTS))
+
+
+@final
+class Oracle:
+    """One batch of samples under attack.
+
+    Moves `theta` are `(b, *m)`, or `(b, k, *m)` for k candidates per sample in one call. Every question takes `rows`
+    (bool mask over the batch); rows that are not asked about or no longer active are not sent to the model: their
+    answers are NaN, and zero for gradients.
+
+    Args:
+        model: a module or callable on inputs inside the threat's bounds.
+        x: clean inputs, `(b, *shape)`.
+        goal: what counts as success.
+        threat: which moves are allowed.
+        access: the most that may be asked (an attack's declared need).
+        max_queries: model evaluations allowed per sample, all together.
+        micro_batch: rows per model call; None finds it (start large, halve when memory runs out, remember).
+        referee: False for training: nothing is judged, counted or stopped.
+
+    Attributes:
+        active: `(b,)` bool: still worth asking about.
+        success: `(b,)` bool: an allowed move that reaches the goal is known.
+        distance: `(b,)`: the smallest size of such a move; inf where none is known.
+        x_adv: `(b, *shape)`: its moved input; the clean input where none is known.
+        prediction: `(b,)` int64: the decision at `x_adv`.
+        forwards, backwards: `(b,)` int64: passes spent on each sample.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        x: Tensor,
+        goal: Goal,
+        threat: Threat,
+        *,
+        access: Access = Access.GRADIENTS,
+        max_queries: int | None = None,
+        micro_batch: int | None = None,
+        referee: bool = True,
+    ) -> None:
+        if max_queries is not None and max_queries < 1:
+            raise SettingError(f"max_queries must be at least 1; got {max_queries}.")
+        if micro_batch is not None and micro_batch < 1:
+            raise SettingError(f"micro_batch must be at least 1; got {micro_batch}.")
+        self.model, self.x, self.goal, self.threat = model, x, goal, threat
+        self.access, self.referee, self.max_queries = access, referee, max_queries
+        self._guide = goal
+        self._granted = granted_access(model)
+        self._fixed_micro = micro_batch
+        self._move_ndim = threat.identity(x[:1]).ndim
+        b, device = len(x), x.device
+        self.active = torch.ones(b, dtype=torch.bool, device=device)
+        if referee:
+            self.success = torch.zeros(b, dtype=torch.bool, device=device)
+            self.distance = torch.full((b,), math.inf, dtype=x.dtype, device=device)
+            self.prediction = torch.full((b,), -1, dtype=torch.int64, device=device)
+            self.forwards = torch.zeros(b, dtype=torch.int64, device=device)
+            self.backwards = torch.zeros(b, dtype=torch.int64, device=device)
+            self.x_adv = x.clone()
+            self._limit = None if threat.eps is None else threat.budget(x) + threat.slack(x)
+        self._clean: Any = None
+
+    def towards(self, goal: Goal) -> Self:
+        """This oracle with another goal as the guide of losses; success is still judged by the goal itself."""
+        view = copy.copy(self)  # shares every tensor of the record, and each is only ever written in place
+        view._guide = goal
+        return view
+
+    # ------------------------------------------------------------------ questions
+
+    def labels(self, theta: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Decisions for these moves, `(b,)` or `(b, k)` int64; -1 where not asked."""
+        self._need(Access.LABELS)
+        answer = self._ask(theta, rows, self._forward, decide=True)["output"]
+        return answer if isinstance(answer, Tensor) else torch.stack(answer)
+
+    def scores(self, theta: Tensor, rows: Tensor | None = None) -> Any:
+        """The model's raw output for these moves."""
+        self._need(Access.SCORES)
+        return self._ask(theta, rows, self._forward)["output"]
+
+    def gradient(
+        self, theta: Tensor, loss: Loss | None = None, rows: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Any]:
+        """Loss, its gradient with respect to the move, and the model's raw output.
+
+        Args:
+            theta: moves, `(b, *m)` or `(b, k, *m)`.
+            loss: `(output, goal) -> (b,)`, higher is nearer the goal; the guide's own when None.
+            rows: bool mask of the samples to ask about.
+
+        Returns:
+            Values `(b,)` or `(b, k)`, gradients shaped like theta, and the output.
+
+        Raises:
+            ModelError: no gradient reaches the input.
+        """
+        self._need(Access.GRADIENTS)
+
+        def forward_backward(
+            x: Tensor, theta: Tensor, goal: Goal, guide: Goal, threat: Threat
+        ) -> dict[str, Any]:
+            with torch.enable_grad():
+                theta = theta.detach().requires_grad_()
+                moved = threat.apply(x, theta)
+                output = self.model(moved)
+                value = guide.loss(output) if loss is None else loss(output, guide)
+                grad = _backward(value.sum(), theta)
+            return {"moved": moved.detach(), "output": _detach(output), "value": value.detach(), "grad": grad}
+
+        answer = self._ask(theta, rows, forward_backward, backwards=1)
+        return answer["value"], answer["grad"], answer["output"]
+
+    def jacobian(self, theta: Tensor, classes: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Any]:
+        """Gradients of several outputs with respect to the move, from one forward and k backward passes.
+
+        Args:
+            theta: moves, `(b, *m)`.
+            classes: which outputs, `(b, k)` int64.
+            rows: bool mask of the samples to ask about.
+
+        Returns:
+            Gradients `(b, k, *m)` and the raw output.
+
+        Raises:
+            ModelError: no gradient reaches the input.
+        """
+        self._need(Access.GRADIENTS)
+        k = classes.shape[1]
+
+        def passes(
+            x: Tensor, theta: Tensor, goal: Goal, guide: Goal, threat: Threat, picked: Tensor
+        ) -> dict[str, Any]:
+            with torch.enable_grad():
+                theta = theta.detach().requires_grad_()
+                moved = threat.apply(x, theta)
+                output = self.model(moved)
+                chosen = output.gather(1, picked)
+                grads = [_backward(chosen[:, i].sum(), theta, keep=i + 1 < k) for i in range(k)]
+            return {"moved": moved.detach(), "output": _detach(output), "grad": torch.stack(grads, dim=1)}
+
+        answer = self._ask(theta, rows, passes, backwards=k, extra=classes)
+        return answer["grad"], answer["output"]
+
+    def judge(self, theta: Tensor, rows: Tensor | None = None) -> None:
+        """Have moves judged whose answer the attack does not need (the last ones); costs nothing in training."""
+        if self.referee and bool(self.active.any()):
+            self._ask(theta, rows, self._forward, decide=self.access is Access.LABELS)
+
+    def clean(self) -> Any:
+        """The model's output on the clean inputs, asked at most once."""
+        self._need(Access.SCORES)
+        if self._clean is None:
+            self._clean = self._ask(self.threat.identity(self.x), None, self._forward)["output"]
+        return self._clean
+
+    def judge_clean(self, output: Any = None) -> None:
+        """Judge the clean inputs first: those that reach the goal already are successes at distance 0.
+
+        Args:
+            output: the model's answer where it is known already; it is then not asked, and not counted.
+        """
+        theta = self.threat.identity(self.x)
+        if output is None:
+            decide = self._granted is Access.LABELS
+            output = self._ask(theta, None, self._forward, decide=decide, keep_first=True)["output"]
+        else:
+            rows = torch.arange(len(self.x), device=self.x.device)
+            self._record(rows, theta, self.x, output)
+            self.prediction.copy_(self._decisions(self.goal, output))
+        self._clean = output
+
+    @property
+    def micro_batch(self) -> int:
+        """Rows per model call."""
+        if self._fixed_micro is not None:
+            return self._fixed_micro
+        known = _REMEMBERED.get(self.model) if isinstance(self.model, nn.Module) else None
+        if known is not None:
+            return known
+        kind = self.x.device.type if self.x.device.type in _ROWS_AT_ONCE else "cuda"
+        fitting = max(1, _VALUES_AT_ONCE[kind] // max(1, self.x[0].numel()))
+        return min(_ROWS_AT_ONCE[kind], 1 << (fitting.bit_length() - 1))
+
+    @property
+    def width(self) -> int:
+        """How many candidates for each active sample make a full micro-batch."""
+        return max(1, self.micro_batch // max(1, int(self.active.sum())))
+
+    # ------------------------------------------------------------------ the machinery
+
+    def _need(self, access: Access) -> None:
+        if access > self.access:
+            raise AccessError(
+                f"a question needs {access.name.lower()}, but this oracle grants {self.access.name.lower()}: the "
+                "attack must declare the access that it uses."
+            )
+
+    def _forward(self, x: Tensor, theta: Tensor, goal: Goal, guide: Goal, threat: Threat) -> dict[str, Any]:
+        with torch.no_grad():
+            moved = threat.apply(x, theta)
+            return {"moved": moved, "output": self.model(moved)}
+
+    def _ask(
+        self,
+        theta: Tensor,
+        rows: Tensor | None,
+        question: Callable[..., dict[str, Any]],
+        *,
+        backwards: int = 0,
+        decide: bool = False,
+        keep_first: bool = False,
+        extra: Tensor | None = None,
+    ) -> dict[str, Any]:
+        """Put a question about the rows that still matter; return its answers in the logical batch's shape."""
+        several = theta.ndim > self._move_ndim
+        k = theta.shape[1] if several else 1
+        shape = (len(self.x), k) if several else (len(self.x),)
+        flat = theta.flatten(0, 1) if several else theta
+        pairs = self._pairs(rows, k)
+        answers: dict[str, Any] = {}
+        done, total = 0, len(flat) if pairs is None else len(pairs)
+        while done < total:
+            size = self.micro_batch if self.referee else total
+            whole = pairs is None and size >= total
+            part = None if whole else torch.arange(done, min(done + size, total), device=self.x.device)
+            if part is not None and pairs is not None:
+                part = pairs[part]
+            try:
+                found = self._part(part, k, flat, question, extra)
+            except RuntimeError as error:
+                if not self.referee or not _out_of_memory(error) or not self._halve(size):
+                    raise
+                found = None
+            if found is None:  # outside the except clause, so that the failed call's tensors are free
+                gc.collect()
+                if self.x.is_cuda:
+                    torch.cuda.empty_cache()
+                continue
+            if self.referee:
+                self._account(part, k, found, flat, backwards, first=keep_first)
+            if decide:
+                found["output"] = self._decisions(self.goal, found["output"])
+            found.pop("moved")
+            _scatter(answers, found, part, len(flat))
+            done += len(flat) if part is None else len(part)
+        if not answers:
+            answers = self._nothing(theta, decide)
+        return {name: _shaped(value, shape) for name, value in answers.items()}
+
+    def _pairs(self, rows: Tensor | None, k: int) -> Tensor | None:
+        """Flat numbers (row * k + candidate) to be asked about; None for all of them."""
+        if not self.referee:
+            if rows is None:
+                return None
+            mask = rows
+        else:
+            mask = self.active if rows is None else self.active & rows
+        left = None
+        if self.max_queries is not None:
+            left = (self.max_queries - self.forwards).clamp_(0, k)
+            mask = mask & (left > 0)
+        picked = mask.nonzero().squeeze(1)
+        if left is None and len(picked) == len(self.x):
+            return None
+        pairs = picked[:, None] * k + torch.arange(k, device=picked.device)
+        if left is not None:
+            return pairs[torch.arange(k, device=picked.device) < left[picked, None]]
+        return pairs.flatten()
+
+    def _part(
+        self,
+        part: Tensor | None,
+        k: int,
+        flat: Tensor,
+        question: Callable[..., dict[str, Any]],
+        extra: Tensor | None,
+    ) -> dict[str, Any]:
+        """Put the question to the model for one micro-batch."""
+        if part is None and k == 1:
+            more = () if extra is None else (extra,)
+            return question(self.x, flat, self.goal, self._guide, self.threat, *more)
+        part = torch.arange(len(flat), device=flat.device) if part is None else part
+        row = part if k == 1 else part // k
+        more = () if extra is None else (extra[row],)
+        return question(
+            self.x[row], flat[part], self.goal.at(row), self._guide.at(row), self.threat.at(row), *more
+        )
+
+    def _account(
+        self, part: Tensor | None, k: int, found: dict[str, Any], flat: Tensor, backwards: int, *, first: bool
+    ) -> None:
+        """Count the passes and judge the answers."""
+        pairs = torch.arange(len(flat), device=flat.device) if part is None else part
+        row = pairs if k == 1 else pairs // k
+        one = torch.ones_like(row)
+        self.forwards.index_add_(0, row, one)
+        if backwards:
+            self.backwards.index_add_(0, row, one * backwards)
+        output = found["output"]
+        if isinstance(output, Tensor) and output.is_floating_point() and bool(output.isnan().any()):
+            bad = output.isnan().flatten(1).any(dim=1)
+            raise ModelError(
+                f"the model returned NaN for {int(bad.sum())} of {len(bad)} inputs inside the bounds "
+                f"(first: sample {int(row[bad.nonzero()[0, 0]])}). No robustness can be measured on it: look for a "
+                "division by zero, a logarithm of zero, an overflow in half precision, or broken weights."
+            )
+        if first:
+            if isinstance(output, Tensor) and output.ndim == 2:
+                check_classes(self.goal, output.shape[1])
+            self.prediction[row] = self._decisions(self.goal.at(row), output)
+        self._record(row, flat if part is None else flat[part], found["moved"], output)
+        if self.max_queries is not None:
+            self.active &= self.forwards < self.max_queries
+
+    def _decisions(self, goal: Goal, output: Any) -> Tensor:
+        if self._granted is Access.LABELS and isinstance(output, Tensor) and not output.is_floating_point():
+            return output.long()
+        return goal.labels(output)
+
+    def _record(self, row: Tensor, theta: Tensor, moved: Tensor, output: Any) -> None:
+        """Judge moves `theta` of the samples `row` (which may repeat) and keep the best."""
+        goal = self.goal.at(row)
+        if self._granted is Access.LABELS:
+            reached = goal.reached_labels(self._decisions(goal, output))
+        else:
+            reached = goal.reached(output)
+        hit = (reached & self.active[row]).nonzero().squeeze(1)
+        if len(hit) == 0:
+            return
+        rows = row[hit]
+        size = self.threat.at(rows).size(self.x[rows], theta[hit])
+        better = size < self.distance[rows]
+        if self._limit is not None:
+            better &= size <= self._limit[rows]
+        hit, rows, size = hit[better], rows[better], size[better]
+        if (
+            len(hit) > 1
+        ):  # of several candidates of one sample only the smallest counts, the first of equal ones
+            order = size.argsort(stable=True)
+            _, group = rows[order].unique(return_inverse=True)
+            place = torch.arange(len(order), device=order.device)
+            first = torch.full_like(place, len(order)).scatter_reduce_(0, group, place, "amin")
+            keep = order[first[: int(group.max()) + 1]]
+            hit, rows, size = hit[keep], rows[keep], size[keep]
+        self.success[rows] = True
+        self.distance[rows] = size
+        self.x_adv[rows] = moved[hit]
+        self.prediction[rows] = self._decisions(self.goal.at(rows), _pick(output, hit))
+        if self.threat.eps is not None:
+            self.active[rows] = False
+        else:
+            self.active[rows] = size > 0
+
+    def _halve(self, size: int) -> bool:
+        """Remember half of this micro-batch; False when there is nothing to halve."""
+        if size == 1:
+            return False
+        smaller = max(1, min(size, len(self.x)) // 2)
+        if self._fixed_micro is not None:
+            self._fixed_micro = smaller
+        elif isinstance(self.model, nn.Module):
+            _REMEMBERED[self.model] = smaller
+        else:
+            self._fixed_micro = smaller
+        return True
+
+    def _nothing(self, theta: Tensor, decide: bool) -> dict[str, Any]:
+        """Answers when nobody had to be asked."""
+        flat = theta.flatten(0, 1) if theta.ndim > self._move_ndim else theta
+        n = len(flat)
+        unknown = theta.new_full((n,), math.nan)
+        if decide:
+            output: Any = torch.full((n,), -1, dtype=torch.int64, device=theta.device)
+        elif isinstance(self._clean, Tensor):
+            output = theta.new_full((n, *self._clean.shape[1:]), math.nan)
+        else:
+            output = [None] * n
+        return {"output": output, "value": unknown, "grad": torch.zeros_like(flat)}
+
+
+def _backward(value: Tensor, theta: Tensor, *, keep: bool = False) -> Tensor:
+    """The gradient of a summed value, with the reason named when there is none."""
+    grad = None
+    if value.requires_grad:
+        (grad,) = torch.autograd.grad(value, theta, retain_graph=keep, allow_unused=True)
+    if grad is None:
+        raise ModelError(
+            "no gradient reaches the input: the model's output does not depend on it in a way that autograd can follow "
+            "(.detach(), .data, torch.no_grad(), NumPy or rounding inside the model). Use an attack that needs scores "
+            "only, such as Square, or make the forward pass differentiable."
+        )
+    return grad
+
+
+def _detach(output: Any) -> Any:
+    return output.detach() if isinstance(output, Tensor) else output
+
+
+def _pick(output: Any, rows: Tensor) -> Any:
+    return output[rows] if isinstance(output, Tensor) else [output[i] for i in rows.tolist()]
+
+
+def _scatter(answers: dict[str, Any], found: dict[str, Any], part: Tensor | None, total: int) -> None:
+    """Write one micro-batch's answers to their places."""
+    for name, value in found.items():
+        if part is None:
+            answers[name] = value
+        elif isinstance(value, Tensor):
+            if name not in answers:
+                empty = 0.0 if name == "grad" else math.nan if value.is_floating_point() else -1
+                answers[name] = value.new_full((total, *value.shape[1:]), empty)
+            answers[name][part] = value
+        else:
+            whole = answers.setdefault(name, [None] * total)
+            for place, one in zip(part.tolist(), value, strict=True):
+                whole[place] = one
+
+
+def _shaped(value: Any, shape: tuple[int, ...]) -> Any:
+    """Answers `(b * k, ...)` as `(b, k, ...)` where there were candidates."""
+    if len(shape) == 1:
+        return value
+    b, k = shape
+    if isinstance(value, Tensor):
+        return value.unflatten(0, (b, k))
+    return [value[i * k : (i + 1) * k] for i in range(b)]
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    text = str(error).lower()
+    return (
+        isinstance(error, torch.OutOfMemoryError)
+        or "out of memory" in text
+        or "can't allocate memory" in text
+    )
