@@ -1,0 +1,186 @@
+"""What names and calls in an expression mean: the attacks, threats and losses of the registry.
+
+A call is fitted to the signature of what it builds before that is built, so that every mistake is shown at
+its place together with what could stand there. Parameters are read from the signatures, never listed here.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from assay import registry
+from assay.errors import AssayError
+from assay.expression import CONSTANTS, Expression
+
+if TYPE_CHECKING:
+    from assay.threats import Threat
+
+_SHORT = re.compile(r"(?P<name>[A-Za-z_][\w-]*)(?::(?P<arguments>.*))?", re.DOTALL)
+_INNER = "attack."
+
+
+class Calls(Expression):
+    """Gives names and calls their meaning: those of the registry."""
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        names: Mapping[str, object] | None = None,
+        threat: Threat | None = None,
+        short: bool = False,
+    ) -> None:
+        text = text.strip()
+        self.names = names or {}
+        self.threat = threat
+        match = _SHORT.fullmatch(text) if short else None
+        source = None
+        if match and match["name"] not in self.names:  # the call has every character at the same place
+            source = f"{match['name'].replace('-', '_')}({match['arguments'] or ''})"
+        super().__init__(text, source)
+
+    def read(self, expect: type | None = None, settings: Mapping[str, Any] | None = None) -> Any:
+        """The object that the text describes; settings join its outermost call."""
+        if isinstance(self.tree, ast.Call):
+            found = self._build(self.tree, settings or {}, 0)
+        elif settings:
+            raise self.error("settings can only be added to an attack", self.tree)
+        else:
+            found = self.visit(self.tree)
+        if expect is not None and not isinstance(found, expect):
+            kind = expect.__name__.lower()
+            known = [name for k in registry.KINDS if k == kind for name in registry.names(k)]
+            offer = f" Known: {', '.join(known)}." if known else ""
+            article = "an" if kind[0] in "aeiou" else "a"
+            raise self.error(f"expected {article} {kind}, found {found!r}.{offer}", self.tree)
+        return found
+
+    def name(self, node: ast.Name) -> Any:
+        """Names from outside, constants, and losses (by their own name)."""
+        if node.id in self.names:
+            return self.names[node.id]
+        if loss := registry.find("loss", node.id):
+            return loss.name
+        if entry := _callable(node.id):
+            raise self.error(f"{entry.name} is written as a call: {entry.name}(...)", node)
+        if node.id.casefold() in CONSTANTS:
+            return super().name(node)
+        known = [*self.names, *_callables(), *registry.names("loss")]
+        raise self.error(f"unknown name {node.id!r}. {registry.hint(node.id, known)}", node)
+
+    def call(self, node: ast.Call, depth: int) -> Any:
+        """Build the attack or threat that is called."""
+        return self._build(node, {}, depth)
+
+    def _build(self, node: ast.Call, settings: Mapping[str, Any], depth: int) -> Any:
+        if not isinstance(node.func, ast.Name):
+            raise self.error("only known attacks and threats can be called", node.func)
+        entry = _callable(node.func.id)
+        if entry is None:
+            raise self.error(
+                f"unknown name {node.func.id!r}. {registry.hint(node.func.id, _callables())}", node.func
+            )
+        target = entry.load()
+        signature = inspect.signature(target)
+        arguments, keywords = self._given(node, entry, signature, depth)
+        self._add(node, entry, signature, keywords, settings)
+        self._add_threat(node, entry, signature, keywords)
+        self._check(node, entry, signature, arguments, keywords)
+        try:
+            return target(*arguments, **keywords)
+        except (AssayError, TypeError, ValueError, ArithmeticError) as error:
+            raise self.error(f"{entry.name}: {error}", node) from error
+
+    def _given(
+        self, node: ast.Call, entry: registry.Entry, signature: inspect.Signature, depth: int
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """The values of the arguments as written."""
+        for part in node.args:
+            if isinstance(part, ast.Starred):
+                raise self.error("* and ** cannot be used here", part)
+        for keyword in node.keywords:
+            if keyword.arg is None:
+                raise self.error("* and ** cannot be used here", keyword.value)
+            self._known(entry, keyword.arg, signature, keyword)
+            if sum(other.arg == keyword.arg for other in node.keywords) > 1:
+                raise self.error(f"{keyword.arg!r} is given twice", keyword)
+        arguments = [self.visit(argument, depth + 1) for argument in node.args]
+        return arguments, {str(k.arg): self.visit(k.value, depth + 1) for k in node.keywords}
+
+    def _add(
+        self,
+        node: ast.Call,
+        entry: registry.Entry,
+        signature: inspect.Signature,
+        keywords: dict[str, Any],
+        settings: Mapping[str, Any],
+    ) -> None:
+        """Join settings from outside to a call; ``attack.name`` goes to the inner attack of a wrapper."""
+        inner = {name[len(_INNER) :]: given for name, given in settings.items() if name.startswith(_INNER)}
+        for name, given in settings.items():
+            if name.startswith(_INNER) and entry.inner:
+                continue
+            self._known(entry, name, signature, node)
+            if name in keywords:
+                raise self.error(f"{name!r} is given here and as a setting", node)
+            keywords[name] = given
+        if entry.inner and "attack" not in keywords:
+            keywords["attack"] = Calls(entry.inner, names=self.names, threat=self.threat, short=True).read(
+                settings=inner
+            )
+        elif inner:
+            raise self.error("the inner attack is written out: put its settings there", node)
+
+    def _add_threat(
+        self, node: ast.Call, entry: registry.Entry, signature: inspect.Signature, keywords: dict[str, Any]
+    ) -> None:
+        if self.threat is None or entry.kind != "attack" or "threat" not in signature.parameters:
+            return
+        own = keywords.setdefault("threat", self.threat)
+        if own is not self.threat and repr(own) != repr(self.threat):
+            place = next((k for k in node.keywords if k.arg == "threat"), node)
+            raise self.error(
+                f"{entry.name} has the threat {own!r}, but {self.threat!r} is given too: keep one", place
+            )
+
+    def _known(self, entry: registry.Entry, name: str, signature: inspect.Signature, node: ast.AST) -> None:
+        if name not in signature.parameters:
+            close = registry.near(name, signature.parameters)
+            lead = f" Did you mean {' or '.join(close)}?" if close else ""
+            raise self.error(
+                f"{entry.name} has no {name!r}.{lead} It takes {', '.join(signature.parameters)}.", node
+            )
+
+    def _check(
+        self,
+        node: ast.Call,
+        entry: registry.Entry,
+        signature: inspect.Signature,
+        arguments: list[Any],
+        keywords: Mapping[str, Any],
+    ) -> None:
+        """Say what is wrong before the constructor does: an argument too many, or one that is missing."""
+        parameters = signature.parameters.values()
+        places = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
+        if len(arguments) > len(places):
+            listed = ", ".join(signature.parameters)
+            manner = f"takes only {listed}" if places else f"takes its settings by name: {listed}"
+            raise self.error(f"{entry.name} {manner}", node.args[len(places)])
+        filled = {*keywords, *(p.name for p in places[: len(arguments)])}
+        if missing := [p.name for p in parameters if p.default is p.empty and p.name not in filled]:
+            cure = ": give --threat, or threat=Linf(8/255)" if "threat" in missing else ""
+            raise self.error(f"{entry.name} needs {' and '.join(missing)}{cure}", node)
+        if twice := [p.name for p in places[: len(arguments)] if p.name in keywords]:
+            raise self.error(f"{twice[0]!r} is given twice", node)
+
+
+def _callable(name: str) -> registry.Entry | None:
+    return registry.find("attack", name) or registry.find("threat", name)
+
+
+def _callables() -> tuple[str, ...]:
+    return (*registry.names("attack"), *registry.names("threat"))

@@ -1,0 +1,242 @@
+"""What exists under which name: read without importing torch, loaded at first use.
+
+Attacks, threats and losses are rows of the tables below; models, data sets and suites are found beside the
+files that describe them. A new attack is one row here, and everything else (the grammar, the command line,
+the contract tests) finds it by this row.
+
+Example:
+    >>> from assay import registry
+    >>> registry.get("threat", "linf").target
+    'assay.threats:Linf'
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import json
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from assay.errors import GrammarError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Kind = Literal["attack", "threat", "loss", "model", "data", "suite"]
+KINDS: tuple[Kind, ...] = ("attack", "threat", "loss", "model", "data", "suite")
+
+_PACKAGE = Path(__file__).parent
+LP = ("linf", "l2", "l1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One name that a user may write.
+
+    Args:
+        name: the canonical spelling.
+        kind: what it is: an attack, a threat, a loss, a model, a data set or a suite.
+        target: ``package.module:name`` of the object, or the path of the file that describes it.
+        summary: one line.
+        paper: where the method was published; empty where it has none.
+        access: what an attack asks of the model: ``labels``, ``scores`` or ``gradients``; empty for others.
+        threats: names of the threats that an attack can use; empty for others.
+        inner: the attack that a wrapper runs when none is named; empty for others.
+    """
+
+    name: str
+    kind: Kind
+    target: str
+    summary: str
+    paper: str = ""
+    access: str = ""
+    threats: tuple[str, ...] = ()
+    inner: str = ""
+
+    def load(self) -> Any:
+        """Import the object that ``target`` names.
+
+        Raises:
+            GrammarError: ``target`` is a file, which is read and not imported.
+        """
+        module, _, attribute = self.target.partition(":")
+        if not attribute:
+            raise GrammarError(f"{self.kind} {self.name!r} is a file, not an object: {self.target}")
+        return getattr(importlib.import_module(module), attribute)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The filled fields, ready for JSON."""
+        return {key: value for key, value in asdict(self).items() if value}
+
+
+def _attack(
+    name: str, access: str, summary: str, paper: str, threats: tuple[str, ...] = LP, inner: str = ""
+) -> Entry:
+    return Entry(
+        name=name,
+        kind="attack",
+        target=f"assay.attacks:{name}",
+        summary=summary,
+        paper=paper,
+        access=access,
+        threats=threats,
+        inner=inner,
+    )
+
+
+_ATTACKS = (
+    _attack(
+        "FGSM",
+        "gradients",
+        "one step of steepest ascent to the edge of the ball",
+        "Goodfellow et al. 2015, https://arxiv.org/abs/1412.6572",
+    ),
+    _attack(
+        "BIM",
+        "gradients",
+        "iterated small steps from the clean input",
+        "Kurakin et al. 2017, https://arxiv.org/abs/1607.02533",
+    ),
+    _attack(
+        "PGD",
+        "gradients",
+        "projected steepest ascent from a random start, with restarts and momentum",
+        "Madry et al. 2018, https://arxiv.org/abs/1706.06083",
+    ),
+    _attack(
+        "MIFGSM",
+        "gradients",
+        "iterated steps along an accumulated gradient",
+        "Dong et al. 2018, https://arxiv.org/abs/1710.06081",
+    ),
+    _attack(
+        "APGD",
+        "gradients",
+        "projected ascent that halves its own step when progress stalls",
+        "Croce and Hein 2020, https://arxiv.org/abs/2003.01690",
+    ),
+    _attack(
+        "MultiTargeted",
+        "gradients",
+        "an inner attack towards each of the likeliest other classes in turn",
+        "Gowal et al. 2019, https://arxiv.org/abs/1910.09338",
+        inner="APGD",
+    ),
+    _attack(
+        "Square",
+        "scores",
+        "random search over squares of pixels, by scores only",
+        "Andriushchenko et al. 2020, https://arxiv.org/abs/1912.00049",
+        threats=("linf", "l2"),
+    ),
+)
+
+_THREATS = tuple(
+    Entry(name=name, kind="threat", target=f"assay.threats:{name}", summary=summary)
+    for name, summary in (
+        ("Linf", "every input value changes by at most eps"),
+        ("L2", "the Euclidean length of the change is at most eps"),
+        ("L1", "the absolute changes sum to at most eps"),
+    )
+)
+
+_LOSSES = (
+    Entry(name="ce", kind="loss", target="assay.losses:cross_entropy", summary="cross-entropy"),
+    Entry(
+        name="margin",
+        kind="loss",
+        target="assay.losses:margin",
+        summary="difference of the two scores that compete",
+        paper="Carlini and Wagner 2017, https://arxiv.org/abs/1608.04644",
+    ),
+    Entry(
+        name="dlr",
+        kind="loss",
+        target="assay.losses:dlr",
+        summary="the margin over the spread of the highest scores: scaling the model changes nothing",
+        paper="Croce and Hein 2020, https://arxiv.org/abs/2003.01690",
+    ),
+)
+
+
+def _suites() -> Iterable[Entry]:
+    for path in sorted((_PACKAGE / "evaluation" / "suites").glob("*.toml")):
+        suite = tomllib.loads(path.read_text(encoding="utf-8"))
+        yield Entry(name=suite["name"], kind="suite", target=str(path), summary=suite.get("description", ""))
+
+
+def _cards(kind: Kind, folder: Path) -> Iterable[Entry]:
+    for path in sorted(folder.glob("*.json")):
+        card = json.loads(path.read_text(encoding="utf-8"))
+        yield Entry(name=card["name"], kind=kind, target=str(path), summary=card.get("summary", ""))
+
+
+_SOURCES: dict[Kind, Callable[[], Iterable[Entry]]] = {
+    "attack": lambda: _ATTACKS,
+    "threat": lambda: _THREATS,
+    "loss": lambda: _LOSSES,
+    "model": lambda: _cards("model", _PACKAGE / "models" / "weights"),
+    "data": lambda: _cards("data", _PACKAGE / "data" / "shipped"),
+    "suite": _suites,
+}
+
+
+@cache
+def _table(kind: Kind) -> dict[str, Entry]:
+    if kind not in _SOURCES:
+        raise GrammarError(f"unknown kind {kind!r}; there are {', '.join(KINDS)}")
+    return {entry.name: entry for entry in _SOURCES[kind]()}
+
+
+def entries(kind: Kind) -> tuple[Entry, ...]:
+    """All entries of one kind, in the order of their table."""
+    return tuple(_table(kind).values())
+
+
+def names(kind: Kind) -> tuple[str, ...]:
+    """All canonical names of one kind, in the order of their table."""
+    return tuple(_table(kind))
+
+
+def find(kind: Kind, name: str) -> Entry | None:
+    """The entry of this name, upper and lower case, ``-`` and ``_`` aside; None where there is none."""
+    wanted = _folded(name)
+    return next((entry for entry in entries(kind) if _folded(entry.name) == wanted), None)
+
+
+def get(kind: Kind, name: str) -> Entry:
+    """The entry of this name.
+
+    Raises:
+        GrammarError: there is none; the message offers near names.
+    """
+    entry = find(kind, name)
+    if entry is None:
+        raise GrammarError(f"unknown {kind} {name!r}. {hint(name, names(kind))}")
+    return entry
+
+
+def near(name: str, candidates: Iterable[str]) -> list[str]:
+    """Up to three candidates that look like the name, the nearest first."""
+    folded = {_folded(candidate): candidate for candidate in candidates}
+    return [folded[match] for match in difflib.get_close_matches(_folded(name), folded, n=3, cutoff=0.55)]
+
+
+def hint(name: str, candidates: Iterable[str]) -> str:
+    """A sentence that leads from a wrong name to a right one."""
+    candidates = list(candidates)
+    close = near(name, candidates)
+    if close:
+        return f"Did you mean {' or '.join(close)}?"
+    return f"There are {', '.join(candidates)}." if candidates else "There are none."
+
+
+def _folded(name: str) -> str:
+    return name.casefold().replace("-", "").replace("_", "")
