@@ -1,0 +1,1 @@
+"""Evaluation: a suite of attacks over a data set, kept in a run directory, with the per-sample worst case."""

@@ -1,0 +1,172 @@
+"""The per-sample worst case over all stages, and the numbers that are read from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from assay.evaluation.schema import Curve, Distances, Share, StageResult
+from assay.evaluation.shards import Shard
+from assay.evaluation.stats import wilson
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One row a sample, ordered by the sample's own index.
+
+    Args:
+        index: The sample's own index (int64).
+        label: Its label (int64).
+        prediction: Predicted class of the unchanged input (int64).
+        confidence: Highest softmax probability of the unchanged input (float32).
+        adv_prediction: Predicted class at the adversarial input; at the unchanged one where no stage
+            succeeded (int64).
+        robust: Right on the unchanged input, and after every stage (bool).
+        stage: Number of the stage that broke the sample: 0 where the unchanged input was wrong already, -1
+            where it is robust (int64).
+        distance: Size of the perturbation found: 0 where the unchanged input is wrong, inf where robust
+            (float64).
+        forwards: Forward passes spent on the sample by all stages (int64).
+        backwards: Backward passes (int64).
+        stages: Names of the stages; number 0 is "clean".
+    """
+
+    index: Tensor
+    label: Tensor
+    prediction: Tensor
+    confidence: Tensor
+    adv_prediction: Tensor
+    robust: Tensor
+    stage: Tensor
+    distance: Tensor
+    forwards: Tensor
+    backwards: Tensor
+    stages: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def clean_correct(self) -> Tensor:
+        """Which samples are right on the unchanged input."""
+        return self.prediction == self.label
+
+    def rows(self) -> Iterator[dict[str, int | float | bool | str]]:
+        """The table row by row, with the name of the stage in place of its number ("" where robust)."""
+        columns = {name: getattr(self, name).tolist() for name in COLUMNS}
+        for i in range(len(self)):
+            row = {name: column[i] for name, column in columns.items()}
+            row["stage"] = self.stages[row["stage"]] if row["stage"] >= 0 else ""
+            yield row
+
+
+COLUMNS = (
+    "index",
+    "label",
+    "prediction",
+    "confidence",
+    "adv_prediction",
+    "robust",
+    "stage",
+    "distance",
+    "forwards",
+    "backwards",
+)
+
+
+def worst_case(clean: Shard, stages: list[Shard]) -> dict[str, Tensor]:
+    """One chunk's rows of the table: the clean predictions, and what each stage did to the survivors.
+
+    Raises:
+        ValueError: A stage was computed for other samples than those that survived the stages before it; the
+            message names the stage.
+    """
+    rows = {name: clean.columns[name] for name in ("index", "label", "prediction", "confidence")}
+    robust = rows["prediction"] == rows["label"]
+    rows["adv_prediction"] = rows["prediction"].clone()
+    rows["robust"] = robust
+    rows["stage"] = torch.where(robust, -1, 0)
+    rows["distance"] = torch.where(robust, torch.inf, 0.0).double()
+    rows["forwards"] = torch.ones_like(rows["index"])
+    rows["backwards"] = torch.zeros_like(rows["index"])
+    for number, shard in enumerate(stages, start=1):
+        asked = rows["robust"].nonzero().flatten()
+        if not torch.equal(rows["index"][asked], shard.columns["index"]):
+            raise ValueError(shard.stage)
+        broken = shard.columns["success"].bool()
+        hit = asked[broken]
+        rows["robust"][hit] = False
+        rows["stage"][hit] = number
+        rows["distance"][hit] = shard.columns["distance"][broken]
+        rows["adv_prediction"][hit] = shard.columns["adv_prediction"][broken]
+        rows["forwards"][asked] += shard.columns["forwards"].long()
+        rows["backwards"][asked] += shard.columns["backwards"].long()
+    return rows
+
+
+def share(correct: Tensor) -> Share:
+    """A share of samples with its interval."""
+    count, samples = int(correct.sum()), len(correct)
+    low, high = wilson(count, samples)
+    return {
+        "value": count / samples if samples else 0.0,
+        "low": low,
+        "high": high,
+        "correct": count,
+        "samples": samples,
+    }
+
+
+def distances(table: Table) -> Distances:
+    """Median size of the perturbations that broke samples which were right at first."""
+    found = table.distance[table.clean_correct & ~table.robust]
+    return {"median": float(found.quantile(0.5)) if len(found) else None, "count": len(found)}
+
+
+def curve(table: Table, eps: float | None, points: int = 33) -> Curve:
+    """Robust accuracy over the size of the perturbation, from the recorded distances.
+
+    A sample counts as robust at ``e`` unless a perturbation of at most ``e`` was found. The search behind a
+    fixed budget stops at its first success, which need not be the smallest: below that budget the curve is an
+    upper bound.
+
+    Args:
+        table: The merged run.
+        eps: The run's budget; without one the curve ends at the largest distance found.
+        points: How many values of eps, both ends included.
+    """
+    finite = table.distance[table.distance.isfinite()]
+    end = eps if eps is not None else float(finite.max()) if len(finite) else 1.0
+    grid = torch.linspace(0.0, end, points, dtype=torch.float64)
+    # Measured on rounded inputs, a distance may come back a little larger than the budget it lies within.
+    distance = torch.where(table.robust, table.distance, table.distance.clamp(max=end))
+    shares = [share(distance > e) for e in grid]
+    if eps is None:
+        note = "From the smallest perturbation that each attack found; smaller ones may exist."
+    else:
+        note = (
+            f"At eps = {eps:g} this is the robust accuracy. Below it the curve is an upper bound: the "
+            "attacks search with the whole budget and stop at their first success, not at the smallest."
+        )
+    return {
+        "eps": grid.tolist(),
+        "robust_accuracy": [s["value"] for s in shares],
+        "low": [s["low"] for s in shares],
+        "high": [s["high"] for s in shares],
+        "exact": False,
+        "note": note,
+    }
+
+
+def cumulative(stages: list[StageResult], correct: int, samples: int) -> list[StageResult]:
+    """The stages with ``robust_accuracy`` filled in: what is left of all samples after each."""
+    left, filled = correct, []
+    for stage in stages:
+        left -= stage["broken"]
+        filled.append({**stage, "robust_accuracy": left / samples if samples else 0.0})
+    return filled  # type: ignore[return-value]  # the keys are StageResult's own

@@ -1,0 +1,163 @@
+"""What ``run.json`` holds, field by field; ``docs/run-directory.md`` describes the whole folder.
+
+Other programs look at ``schema_version``: fields may be added under the same number, and the number grows
+when a field changes its meaning or goes away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Literal, TypedDict
+
+SCHEMA_VERSION = 1
+
+State = Literal["running", "done", "interrupted"]
+
+
+class StageRecord(TypedDict):
+    """One attack of the suite, as it is run."""
+
+    name: str  # names the shard folder
+    attack: str  # the expression that builds the attack, its threat included
+
+
+class SuiteRecord(TypedDict):
+    """The suite, and the stages that were left after fallbacks and skipped stages."""
+
+    name: str
+    version: int
+    stages: list[StageRecord]
+
+
+class Settings(TypedDict):
+    """Everything that decides the result; its hash is in every shard."""
+
+    model: str  # as the user named it
+    model_digest: str  # of all parameters and buffers, so that other weights under the same name are noticed
+    data: str
+    data_digest: str  # of the first and last samples and labels
+    threat: str  # an expression
+    goal: str  # "untargeted"
+    suite: SuiteRecord
+    seed: int
+    limit: int | None  # as asked for
+    samples: int  # as found
+    chunk: int  # samples in a shard
+    save_adv: bool
+
+
+class Environment(TypedDict):
+    """Where the run started."""
+
+    assay: str
+    torch: str
+    numpy: str
+    python: str
+    device: str
+    platform: str
+    commit: str | None  # of the working directory, where it is a git checkout
+    threads: int
+
+
+class Share(TypedDict):
+    """A measured share with its Wilson interval (95 %)."""
+
+    value: float
+    low: float
+    high: float
+    correct: int
+    samples: int
+
+
+class StageResult(TypedDict):
+    """What one stage did to the survivors of those before it."""
+
+    name: str
+    attack: str
+    asked: int  # samples still robust when the stage began
+    broken: int
+    robust_accuracy: float  # after this stage, of all samples
+    forwards: int  # summed over samples
+    backwards: int
+    seconds: float
+
+
+class Curve(TypedDict):
+    """Robust accuracy over the size of the perturbation."""
+
+    eps: list[float]
+    robust_accuracy: list[float]
+    low: list[float]
+    high: list[float]
+    exact: bool
+    note: str
+
+
+class Distances(TypedDict):
+    """Of the samples that were right at first and were broken."""
+
+    median: float | None
+    count: int
+
+
+class FlagRecord(TypedDict):
+    """Something about the run that the reader of its numbers has to know."""
+
+    code: str
+    severity: Literal["error", "warning", "info"]
+    message: str
+    cure: str
+    link: str
+
+
+class Results(TypedDict):
+    """The numbers of a finished run."""
+
+    samples: int
+    clean_accuracy: Share
+    robust_accuracy: Share
+    stages: list[StageResult]
+    curve: Curve
+    distances: Distances
+    flags: list[FlagRecord]
+
+
+class Run(TypedDict):
+    """The whole of ``run.json``."""
+
+    schema_version: int
+    kind: Literal["evaluation"]
+    state: State
+    settings: Settings
+    settings_hash: str
+    environment: Environment
+    started: str  # ISO 8601, UTC
+    finished: str | None
+    seconds: float  # at work, all attempts of a resumed run together
+    results: Results | None
+
+
+def settings_hash(settings: Settings) -> str:
+    """Short hash of the settings: equal settings, equal hash, whatever the order of the keys."""
+    text = json.dumps(settings, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def differences(old: Any, new: Any, name: str = "") -> list[str]:
+    """Each setting that differs, as ``name: old -> new``.
+
+    Example:
+        >>> differences({"seed": 0, "suite": {"name": "quick"}}, {"seed": 1, "suite": {"name": "quick"}})
+        ['seed: 0 -> 1']
+    """
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [*old, *(key for key in new if key not in old)]
+        found = [
+            differences(old.get(key), new.get(key), f"{name}.{key}" if name else str(key)) for key in keys
+        ]
+        return [line for lines in found for line in lines]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        pairs = enumerate(zip(old, new, strict=True))
+        return [line for i, (a, b) in pairs for line in differences(a, b, f"{name}[{i}]")]
+    return [] if old == new else [f"{name}: {json.dumps(old)} -> {json.dumps(new)}"]

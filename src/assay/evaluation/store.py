@@ -1,0 +1,255 @@
+"""The run directory: one file of settings and results, one shard a stage and chunk, never half written."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, cast, final
+
+import torch
+
+from assay.errors import StoreError
+from assay.evaluation.files import failure, remove_stale, write_atomically
+from assay.evaluation.folder import RUN, check, clear, read
+from assay.evaluation.merge import Table, worst_case
+from assay.evaluation.schema import (
+    SCHEMA_VERSION,
+    Environment,
+    Results,
+    Run,
+    Settings,
+    State,
+    differences,
+    settings_hash,
+)
+from assay.evaluation.shards import ADV, CLEAN, Damaged, Shard, decode
+
+logger = logging.getLogger("assay")
+
+
+@final
+class Store:
+    """One run directory; many processes may write to it side by side, since every file is renamed into place.
+
+    Args:
+        path: The folder.
+        run: The content of its ``run.json``.
+
+    Example:
+        >>> store = Store.open("runs/a")  # doctest: +SKIP
+        >>> store.run["results"]["robust_accuracy"]["value"]  # doctest: +SKIP
+        0.62
+    """
+
+    def __init__(self, path: Path, run: Run) -> None:
+        self.path = path
+        self.run = run
+
+    @classmethod
+    def begin(
+        cls,
+        path: str | os.PathLike[str],
+        settings: Settings,
+        environment: Environment,
+        *,
+        resume: bool = False,
+        overwrite: bool = False,
+    ) -> Store:
+        """Start a run in a new or empty folder, continue one with ``resume``, replace one with ``overwrite``.
+
+        ``resume`` on an empty folder starts the run: a job that is started again and again needs one command.
+
+        Raises:
+            StoreError: As ``check``; also where the run to be continued was started with other settings.
+        """
+        check(path, resume=resume, overwrite=overwrite)
+        folder = Path(path)
+        remove_stale(folder)
+        if (folder / RUN).exists() and resume:
+            store = cls.open(folder)
+            store.agree(settings)
+            store.update(state="running")
+            return store
+        clear(folder)
+        store = cls(
+            folder,
+            {
+                "schema_version": SCHEMA_VERSION,
+                "kind": "evaluation",
+                "state": "running",
+                "settings": settings,
+                "settings_hash": settings_hash(settings),
+                "environment": environment,
+                "started": _now(),
+                "finished": None,
+                "seconds": 0.0,
+                "results": None,
+            },
+        )
+        store._save()
+        return store
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Store:
+        """Read a run directory.
+
+        Raises:
+            StoreError: There is no ``run.json``, it cannot be read, or a newer assay wrote it.
+        """
+        folder = Path(path)
+        file, run = folder / RUN, read(folder)
+        version = run["schema_version"]
+        if version > SCHEMA_VERSION:
+            raise StoreError(
+                f"{file} was written by a newer assay (schema_version {version}; this one reads up to "
+                f"{SCHEMA_VERSION}). Update assay to read it."
+            )
+        missing = sorted(set(Run.__annotations__) - set(run))
+        if missing:
+            raise StoreError(f"{file} is incomplete: it lacks {', '.join(missing)}.")
+        return cls(folder, cast(Run, run))
+
+    def agree(self, settings: Settings) -> None:
+        """Raise StoreError with each difference when the run was started with other settings."""
+        if settings_hash(settings) != self.run["settings_hash"]:
+            changes = differences(self.run["settings"], settings)
+            raise StoreError(
+                f"{self.path} was started with other settings and cannot be continued with these:\n"
+                + "\n".join(f"  {line}" for line in changes)
+                + "\nUse the old settings, replace the run with --overwrite, or choose another --out."
+            )
+
+    def update(self, *, state: State, results: Results | None = None, seconds: float = 0.0) -> None:
+        """Write ``run.json`` again with a new state; ``seconds`` are added to those of earlier attempts."""
+        self.run["state"] = state
+        self.run["results"] = results
+        self.run["seconds"] += seconds
+        self.run["finished"] = _now() if state == "done" else None
+        self._save()
+
+    def _save(self) -> None:
+        write_atomically(self.path / RUN, (json.dumps(self.run, indent=1, allow_nan=False) + "\n").encode())
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Names of the stages in order, "clean" first."""
+        return (CLEAN, *(stage["name"] for stage in self.run["settings"]["suite"]["stages"]))
+
+    @property
+    def chunks(self) -> list[tuple[int, int]]:
+        """First position of each chunk, and one past its last."""
+        samples, chunk = self.run["settings"]["samples"], self.run["settings"]["chunk"]
+        return [(start, min(start + chunk, samples)) for start in range(0, samples, chunk)]
+
+    def shard_path(self, stage: str, start: int) -> Path:
+        """Where the shard of a stage and chunk lies."""
+        if stage == ADV:
+            return self.path / "adv" / f"{start:08d}.safetensors"
+        return self.path / "shards" / f"{self.stages.index(stage):02d}-{stage}" / f"{start:08d}.safetensors"
+
+    def write_shard(self, shard: Shard) -> None:
+        """Write a shard to its place, whole or not at all."""
+        write_atomically(self.shard_path(shard.stage, shard.start), shard.encode(self.run["settings_hash"]))
+
+    def read_shard(self, stage: str, start: int) -> Shard:
+        """Read a shard.
+
+        Raises:
+            StoreError: It is not there, or damaged; the message names the file and the way out.
+        """
+        path = self.shard_path(stage, start)
+        try:
+            return self._decode(stage, start)
+        except FileNotFoundError:
+            raise StoreError(
+                f"{path} is missing: the run is not finished. Continue it with --resume."
+            ) from None
+        except Damaged as error:
+            raise StoreError(
+                f"{path} is damaged: {error}. Continue the run with --resume to compute it again."
+            ) from error
+
+    def find_shard(self, stage: str, start: int) -> Shard | None:
+        """The shard, or None where it has to be computed; a damaged one is set aside with a warning."""
+        path = self.shard_path(stage, start)
+        try:
+            return self._decode(stage, start)
+        except FileNotFoundError:
+            return None
+        except Damaged as error:
+            aside = path.with_name(path.name + ".corrupt")
+            try:
+                os.replace(path, aside)
+            except OSError as reason:
+                raise failure(path, reason) from reason
+            logger.warning("%s is damaged: %s. It is kept as %s and computed again.", path, error, aside.name)
+            return None
+
+    def _decode(self, stage: str, start: int) -> Shard:
+        stop = min(start + self.run["settings"]["chunk"], self.run["settings"]["samples"])
+        return decode(
+            self.shard_path(stage, start),
+            stage=stage,
+            start=start,
+            stop=stop,
+            settings_hash=self.run["settings_hash"],
+        )
+
+    def done(self, stage: str) -> list[int]:
+        """Start of each chunk whose shard is there (whole or not: reading tells)."""
+        return [start for start, _ in self.chunks if self.shard_path(stage, start).exists()]
+
+    def corrupt(self) -> list[Path]:
+        """Damaged shards that were set aside, relative to the run directory."""
+        return sorted(path.relative_to(self.path) for path in self.path.rglob("*.corrupt"))
+
+    def examples(self, stage: str, count: int) -> Iterator[dict[str, Any]]:
+        """Up to ``count`` samples that a stage broke.
+
+        Each has index, x, x_adv, label, prediction, adv_prediction and distance.
+        """
+        for start, _ in self.chunks:
+            shard = self.read_shard(stage, start)
+            indices: list[int] = shard.examples["example_index"].tolist() if shard.examples else []
+            for i, index in enumerate(indices):
+                if count == 0:
+                    return
+                count -= 1
+                row = int((shard.columns["index"] == index).nonzero()[0])
+                names = ("label", "prediction", "adv_prediction", "distance")
+                yield {
+                    "index": index,
+                    "x": shard.examples["example_x"][i],
+                    "x_adv": shard.examples["example_adv"][i],
+                    **{name: shard.columns[name][row].item() for name in names},
+                }
+
+    def merge(self) -> Table:
+        """The per-sample worst case over all stages.
+
+        Raises:
+            StoreError: A shard is missing or damaged, or does not fit the stages before it.
+        """
+        parts = [self._merge_chunk(start) for start, _ in self.chunks]
+        columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        order = columns["index"].argsort(stable=True)
+        return Table(**{name: column[order] for name, column in columns.items()}, stages=self.stages)
+
+    def _merge_chunk(self, start: int) -> dict[str, torch.Tensor]:
+        stages = [self.read_shard(stage, start) for stage in self.stages[1:]]
+        try:
+            return worst_case(self.read_shard(CLEAN, start), stages)
+        except ValueError as error:
+            path = self.shard_path(str(error), start)
+            raise StoreError(
+                f"{path} does not fit the stages before it: it was computed for other samples. "
+                "Remove it and continue the run with --resume."
+            ) from None
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
