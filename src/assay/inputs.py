@@ -30,9 +30,7 @@ def check_inputs(x: Any, bounds: tuple[float, float]) -> None:
         raise InputError("inputs hold no samples.")
     if not bool(torch.isfinite(x).all()):
         bad = (~torch.isfinite(x)).flatten(1).any(dim=1).nonzero().squeeze(1)
-        raise InputError(
-            f"{len(bad)} of {len(x)} inputs hold NaN or infinite values (first: row {int(bad[0])})."
-        )
+        raise InputError(f"{len(bad)} of {len(x)} inputs hold NaN or infinite values (first: row {int(bad[0])}).")
     low, high = bounds
     least, most = float(x.min()), float(x.max())
     if least < low or most > high:
@@ -55,11 +53,10 @@ def as_goal(goal: Any, x: Tensor) -> Goal:
     Raises:
         InputError: there is not one label or goal per sample.
     """
-    if not isinstance(goal, Goal):
-        goal = Untargeted(torch.as_tensor(goal))
-    if len(goal) != len(x):
-        raise InputError(f"there are {len(x)} inputs and {len(goal)} labels; they must be as many.")
-    return goal.to(x.device)
+    aim: Goal = goal if isinstance(goal, Goal) else Untargeted(torch.as_tensor(goal))
+    if len(aim) != len(x):
+        raise InputError(f"there are {len(x)} inputs and {len(aim)} labels; they must be as many.")
+    return aim.to(x.device)
 
 
 def check_classes(goal: Goal, classes: int) -> None:

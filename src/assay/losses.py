@@ -89,7 +89,8 @@ def dlr(output: Tensor, goal: Goal) -> Tensor:
     if output.shape[1] < needed:
         kind = "targeted" if targeted else "untargeted"
         raise LossError(
-            f"the {kind} DLR loss needs at least {needed} classes; the model gives {output.shape[1]}. Use loss='margin'."
+            f"the {kind} DLR loss needs at least {needed} classes; the model gives {output.shape[1]}. "
+            "Use loss='margin'."
         )
     top = output.topk(needed, dim=1).values
     own = output.gather(1, classes[:, None]).squeeze(1)

@@ -11,6 +11,7 @@ import copy
 import gc
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, final
 from weakref import WeakKeyDictionary
@@ -45,6 +46,44 @@ def granted_access(model: Any) -> Access:
 
 
 @final
+@dataclass(frozen=True)
+class Record:
+    """What the referee knows, one row per sample; written in place only, so that parts and views share it.
+
+    Attributes:
+        active: still worth asking about.
+        success: an allowed move that reaches the goal is known.
+        distance: the smallest size of such a move; inf where none is known.
+        x_adv: its moved input; the clean input where none is known.
+        prediction: the decision at `x_adv`; -1 before the clean input was judged.
+        forwards: forward passes spent.
+        backwards: backward passes spent.
+    """
+
+    active: Tensor
+    success: Tensor
+    distance: Tensor
+    x_adv: Tensor
+    prediction: Tensor
+    forwards: Tensor
+    backwards: Tensor
+
+    @classmethod
+    def empty(cls, x: Tensor, *, referee: bool) -> Record:
+        """Nothing is known yet."""
+        b = len(x)
+        return cls(
+            active=torch.ones(b, dtype=torch.bool, device=x.device),
+            success=torch.zeros(b, dtype=torch.bool, device=x.device),
+            distance=x.new_full((b,), math.inf),
+            x_adv=x.clone() if referee else x,
+            prediction=torch.full((b,), -1, dtype=torch.int64, device=x.device),
+            forwards=torch.zeros(b, dtype=torch.int64, device=x.device),
+            backwards=torch.zeros(b, dtype=torch.int64, device=x.device),
+        )
+
+
+@final
 class Oracle:
     """One batch of samples under attack.
 
@@ -62,13 +101,6 @@ class Oracle:
         micro_batch: rows per model call; None finds it (start large, halve when memory runs out, remember).
         referee: False for training: nothing is judged, counted or stopped.
 
-    Attributes:
-        active: `(b,)` bool: still worth asking about.
-        success: `(b,)` bool: an allowed move that reaches the goal is known.
-        distance: `(b,)`: the smallest size of such a move; inf where none is known.
-        x_adv: `(b, *shape)`: its moved input; the clean input where none is known.
-        prediction: `(b,)` int64: the decision at `x_adv`.
-        forwards, backwards: `(b,)` int64: passes spent on each sample.
     """
 
     def __init__(
@@ -93,23 +125,40 @@ class Oracle:
         self._granted = granted_access(model)
         self._fixed_micro = micro_batch
         self._move_ndim = threat.identity(x[:1]).ndim
-        b, device = len(x), x.device
-        self.active = torch.ones(b, dtype=torch.bool, device=device)
-        if referee:
-            self.success = torch.zeros(b, dtype=torch.bool, device=device)
-            self.distance = torch.full((b,), math.inf, dtype=x.dtype, device=device)
-            self.prediction = torch.full((b,), -1, dtype=torch.int64, device=device)
-            self.forwards = torch.zeros(b, dtype=torch.int64, device=device)
-            self.backwards = torch.zeros(b, dtype=torch.int64, device=device)
-            self.x_adv = x.clone()
-            self._limit = None if threat.eps is None else threat.budget(x) + threat.slack(x)
+        self._places: Tensor | None = None  # a part's rows in the record of the whole batch
+        self._record = Record.empty(x, referee=referee)
+        self._limit = None if threat.eps is None or not referee else threat.budget(x) + threat.slack(x)
         self._clean: Any = None
+
+    @property
+    def record(self) -> Record:
+        """What is known of each sample of the whole batch."""
+        return self._record
+
+    @property
+    def active(self) -> Tensor:
+        """`(b,)` bool: who is still worth asking about."""
+        return self._record.active if self._places is None else self._record.active[self._places]
 
     def towards(self, goal: Goal) -> Self:
         """This oracle with another goal as the guide of losses; success is still judged by the goal itself."""
         view = copy.copy(self)  # shares every tensor of the record, and each is only ever written in place
         view._guide = goal
         return view
+
+    def at(self, rows: Tensor) -> Self:
+        """This oracle for a part of the batch (bool mask or indices): what it finds goes into the same record.
+
+        A long search can so work on ever smaller tensors while its samples finish.
+        """
+        part = copy.copy(self)
+        part.x, part.goal, part._guide = self.x[rows], self.goal.at(rows), self._guide.at(rows)
+        part.threat = self.threat.at(rows)
+        every = torch.arange(len(self.x), device=self.x.device) if self._places is None else self._places
+        part._places = every[rows]
+        part._limit = None if self._limit is None else self._limit[rows]
+        part._clean = self._clean[rows] if isinstance(self._clean, Tensor) else None
+        return part
 
     # ------------------------------------------------------------------ questions
 
@@ -142,9 +191,7 @@ class Oracle:
         """
         self._need(Access.GRADIENTS)
 
-        def forward_backward(
-            x: Tensor, theta: Tensor, goal: Goal, guide: Goal, threat: Threat
-        ) -> dict[str, Any]:
+        def forward_backward(x: Tensor, theta: Tensor, goal: Goal, guide: Goal, threat: Threat) -> dict[str, Any]:
             with torch.enable_grad():
                 theta = theta.detach().requires_grad_()
                 moved = threat.apply(x, theta)
@@ -155,6 +202,18 @@ class Oracle:
 
         answer = self._ask(theta, rows, forward_backward, backwards=1)
         return answer["value"], answer["grad"], answer["output"]
+
+    def value(self, theta: Tensor, loss: Loss | None = None, rows: Tensor | None = None) -> Tensor:
+        """The loss alone, `(b,)` or `(b, k)`: a forward pass without a backward one."""
+        self._need(Access.SCORES)
+
+        def forward(x: Tensor, theta: Tensor, goal: Goal, guide: Goal, threat: Threat) -> dict[str, Any]:
+            found = self._forward(x, theta, goal, guide, threat)
+            output = found["output"]
+            return {**found, "value": guide.loss(output) if loss is None else loss(output, guide)}
+
+        value: Tensor = self._ask(theta, rows, forward)["value"]
+        return value
 
     def jacobian(self, theta: Tensor, classes: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Any]:
         """Gradients of several outputs with respect to the move, from one forward and k backward passes.
@@ -173,9 +232,7 @@ class Oracle:
         self._need(Access.GRADIENTS)
         k = classes.shape[1]
 
-        def passes(
-            x: Tensor, theta: Tensor, goal: Goal, guide: Goal, threat: Threat, picked: Tensor
-        ) -> dict[str, Any]:
+        def passes(x: Tensor, theta: Tensor, goal: Goal, guide: Goal, threat: Threat, picked: Tensor) -> dict[str, Any]:
             with torch.enable_grad():
                 theta = theta.detach().requires_grad_()
                 moved = threat.apply(x, theta)
@@ -211,8 +268,8 @@ class Oracle:
             output = self._ask(theta, None, self._forward, decide=decide, keep_first=True)["output"]
         else:
             rows = torch.arange(len(self.x), device=self.x.device)
-            self._record(rows, theta, self.x, output)
-            self.prediction.copy_(self._decisions(self.goal, output))
+            self._record.prediction.copy_(self._decisions(self.goal, output))
+            self._judge(rows, theta, self.x, output)
         self._clean = output
 
     @property
@@ -303,7 +360,7 @@ class Oracle:
             mask = self.active if rows is None else self.active & rows
         left = None
         if self.max_queries is not None:
-            left = (self.max_queries - self.forwards).clamp_(0, k)
+            left = (self.max_queries - self._of(self._record.forwards)).clamp_(0, k)
             mask = mask & (left > 0)
         picked = mask.nonzero().squeeze(1)
         if left is None and len(picked) == len(self.x):
@@ -328,9 +385,7 @@ class Oracle:
         part = torch.arange(len(flat), device=flat.device) if part is None else part
         row = part if k == 1 else part // k
         more = () if extra is None else (extra[row],)
-        return question(
-            self.x[row], flat[part], self.goal.at(row), self._guide.at(row), self.threat.at(row), *more
-        )
+        return question(self.x[row], flat[part], self.goal.at(row), self._guide.at(row), self.threat.at(row), *more)
 
     def _account(
         self, part: Tensor | None, k: int, found: dict[str, Any], flat: Tensor, backwards: int, *, first: bool
@@ -338,10 +393,11 @@ class Oracle:
         """Count the passes and judge the answers."""
         pairs = torch.arange(len(flat), device=flat.device) if part is None else part
         row = pairs if k == 1 else pairs // k
+        place, record = self._place(row), self._record
         one = torch.ones_like(row)
-        self.forwards.index_add_(0, row, one)
+        record.forwards.index_add_(0, place, one)
         if backwards:
-            self.backwards.index_add_(0, row, one * backwards)
+            record.backwards.index_add_(0, place, one * backwards)
         output = found["output"]
         if isinstance(output, Tensor) and output.is_floating_point() and bool(output.isnan().any()):
             bad = output.isnan().flatten(1).any(dim=1)
@@ -353,49 +409,53 @@ class Oracle:
         if first:
             if isinstance(output, Tensor) and output.ndim == 2:
                 check_classes(self.goal, output.shape[1])
-            self.prediction[row] = self._decisions(self.goal.at(row), output)
-        self._record(row, flat if part is None else flat[part], found["moved"], output)
+            record.prediction[place] = self._decisions(self.goal.at(row), output)
+        self._judge(row, flat if part is None else flat[part], found["moved"], output)
         if self.max_queries is not None:
-            self.active &= self.forwards < self.max_queries
+            record.active &= record.forwards < self.max_queries
+
+    def _place(self, row: Tensor) -> Tensor:
+        return row if self._places is None else self._places[row]
+
+    def _of(self, whole: Tensor) -> Tensor:
+        """A tensor of the record, for this oracle's rows."""
+        return whole if self._places is None else whole[self._places]
 
     def _decisions(self, goal: Goal, output: Any) -> Tensor:
         if self._granted is Access.LABELS and isinstance(output, Tensor) and not output.is_floating_point():
             return output.long()
         return goal.labels(output)
 
-    def _record(self, row: Tensor, theta: Tensor, moved: Tensor, output: Any) -> None:
+    def _judge(self, row: Tensor, theta: Tensor, moved: Tensor, output: Any) -> None:
         """Judge moves `theta` of the samples `row` (which may repeat) and keep the best."""
         goal = self.goal.at(row)
         if self._granted is Access.LABELS:
             reached = goal.reached_labels(self._decisions(goal, output))
         else:
             reached = goal.reached(output)
-        hit = (reached & self.active[row]).nonzero().squeeze(1)
+        record, place = self._record, self._place(row)
+        hit = (reached & record.active[place]).nonzero().squeeze(1)
         if len(hit) == 0:
             return
         rows = row[hit]
         size = self.threat.at(rows).size(self.x[rows], theta[hit])
-        better = size < self.distance[rows]
+        better = size < record.distance[place[hit]]
         if self._limit is not None:
             better &= size <= self._limit[rows]
         hit, rows, size = hit[better], rows[better], size[better]
-        if (
-            len(hit) > 1
-        ):  # of several candidates of one sample only the smallest counts, the first of equal ones
+        if len(hit) > 1:  # of several candidates of one sample only the smallest counts, the first of equal ones
             order = size.argsort(stable=True)
-            _, group = rows[order].unique(return_inverse=True)
+            _, group = torch.unique(rows[order], return_inverse=True)
             place = torch.arange(len(order), device=order.device)
             first = torch.full_like(place, len(order)).scatter_reduce_(0, group, place, "amin")
             keep = order[first[: int(group.max()) + 1]]
             hit, rows, size = hit[keep], rows[keep], size[keep]
-        self.success[rows] = True
-        self.distance[rows] = size
-        self.x_adv[rows] = moved[hit]
-        self.prediction[rows] = self._decisions(self.goal.at(rows), _pick(output, hit))
-        if self.threat.eps is not None:
-            self.active[rows] = False
-        else:
-            self.active[rows] = size > 0
+        place = place[hit]
+        record.success[place] = True
+        record.distance[place] = size
+        record.x_adv[place] = moved[hit]
+        record.prediction[place] = self._decisions(self.goal.at(rows), _pick(output, hit))
+        record.active[place] = size > 0 if self._limit is None else False
 
     def _halve(self, size: int) -> bool:
         """Remember half of this micro-batch; False when there is nothing to halve."""
@@ -468,14 +528,10 @@ def _shaped(value: Any, shape: tuple[int, ...]) -> Any:
         return value
     b, k = shape
     if isinstance(value, Tensor):
-        return value.unflatten(0, (b, k))
+        return value.reshape(b, k, *value.shape[1:])
     return [value[i * k : (i + 1) * k] for i in range(b)]
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
     text = str(error).lower()
-    return (
-        isinstance(error, torch.OutOfMemoryError)
-        or "out of memory" in text
-        or "can't allocate memory" in text
-    )
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in text or "can't allocate memory" in text

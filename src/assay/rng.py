@@ -107,6 +107,12 @@ class Keyed:
             )
         self.seed, self.index, self.dtype, self.draw = seed, index.long(), dtype, 0
 
+    def at(self, rows: Tensor) -> Keyed:
+        """The same stream, at the same draw, for a part of the batch (bool mask or indices)."""
+        part = Keyed(self.seed, self.index[rows], dtype=self.dtype)
+        part.draw = self.draw
+        return part
+
     def words(self, count: int, rows: Tensor | None = None) -> Tensor:
         """The next draw: `count` 32-bit words per sample, `(b, count)` int64 (or only the given rows)."""
         index = self.index if rows is None else self.index[rows]
@@ -140,9 +146,7 @@ class Keyed:
         count = math.prod(shape)
         half = -(-count // 2)
         unit = self._unit(2 * half, rows)
-        radius = (
-            (1.0 - unit[:, :half]).log_().mul_(-2.0).sqrt_()
-        )  # 1 - u lies in (0, 1], so the logarithm is finite
+        radius = (1.0 - unit[:, :half]).log_().mul_(-2.0).sqrt_()  # 1 - u lies in (0, 1], so the logarithm is finite
         angle = unit[:, half:].mul(2.0 * math.pi)
         both = torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)
         return both[:, :count].reshape(-1, *shape).to(self.dtype)
@@ -154,9 +158,7 @@ class Keyed:
             SettingError: the range is empty or wider than 2**31.
         """
         if not 0 < high - low <= 1 << 31:
-            raise SettingError(
-                f"integers needs low < high and a range of at most 2**31; got [{low}, {high})."
-            )
+            raise SettingError(f"integers needs low < high and a range of at most 2**31; got [{low}, {high}).")
         return ((self.words(math.prod(shape), rows) * (high - low)) >> 32).add_(low).reshape(-1, *shape)
 
     def choice(self, n: int, k: int, *, rows: Tensor | None = None) -> Tensor:

@@ -1,6 +1,7 @@
 """Attacks: how to search."""
 
+from assay.attacks.apgd import APGD, MultiTargeted
 from assay.attacks.base import Attack, Result
 from assay.attacks.pgd import BIM, FGSM, MIFGSM, PGD
 
-__all__ = ["BIM", "FGSM", "MIFGSM", "PGD", "Attack", "Result"]
+__all__ = ["APGD", "BIM", "FGSM", "MIFGSM", "PGD", "Attack", "MultiTargeted", "Result"]

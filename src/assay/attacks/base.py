@@ -126,19 +126,11 @@ class Attack(ABC):
             oracle.judge_clean(clean_output)
             if bool(oracle.active.any()):
                 self.run(oracle, x, goal, _rng(seed, index, x))
-        return Result(
-            oracle.x_adv,
-            oracle.success,
-            oracle.distance,
-            oracle.prediction,
-            oracle.forwards,
-            oracle.backwards,
-        )
+        r = oracle.record
+        return Result(r.x_adv, r.success, r.distance, r.prediction, r.forwards, r.backwards)
 
     @final
-    def perturb(
-        self, model: Any, x: Tensor, goal: Any, *, seed: int = 0, index: Tensor | None = None
-    ) -> Tensor:
+    def perturb(self, model: Any, x: Tensor, goal: Any, *, seed: int = 0, index: Tensor | None = None) -> Tensor:
         """Moved inputs for training: no sample stops early, nothing is judged or counted, the mode is left alone.
 
         Args:

@@ -89,7 +89,7 @@ class PGD(Attack):
     def _climb(self, oracle: Oracle, x: Tensor, rng: Keyed) -> Tensor:
         step = self.threat.budget(x) * (2.5 / self.steps if self.rel_step is None else self.rel_step)
         theta = self.threat.start(x, rng) if self.random_start else self.threat.identity(x)
-        loss, direction = resolve(self.loss), 0.0
+        loss, direction = resolve(self.loss), torch.zeros_like(theta)
         for _ in range(self.steps):
             _, grad, _ = oracle.gradient(theta, loss)
             if self.momentum:
@@ -121,9 +121,7 @@ def FGSM(*, threat: Threat, loss: str | Loss | None = None) -> PGD:  # noqa: N80
     return PGD(threat=threat, steps=1, rel_step=1.0, random_start=False, loss=loss)
 
 
-def BIM(
-    *, threat: Threat, steps: int = 10, rel_step: float | None = None, loss: str | Loss | None = None
-) -> PGD:  # noqa: N802
+def BIM(*, threat: Threat, steps: int = 10, rel_step: float | None = None, loss: str | Loss | None = None) -> PGD:  # noqa: N802
     """Iterated FGSM from the clean input, clipped to the ball and the bounds after every step.
 
     Args:
@@ -169,6 +167,4 @@ def MIFGSM(  # noqa: N802
         >>> MIFGSM(threat=assay.Linf(8 / 255)).momentum
         1.0
     """
-    return PGD(
-        threat=threat, steps=steps, rel_step=1.0 / steps, random_start=False, momentum=momentum, loss=loss
-    )
+    return PGD(threat=threat, steps=steps, rel_step=1.0 / steps, random_start=False, momentum=momentum, loss=loss)

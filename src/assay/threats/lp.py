@@ -167,7 +167,8 @@ class L2(_Lp):
 
     def size(self, x: Tensor, theta: Tensor) -> Tensor:
         """Euclidean length of the change."""
-        return torch.linalg.vector_norm(self._moved(x, theta), dim=1)
+        length: Tensor = torch.linalg.vector_norm(self._moved(x, theta), dim=1)
+        return length
 
     def slack(self, x: Tensor) -> float:
         """One rounding error in every coordinate."""
@@ -231,9 +232,7 @@ class L1(_Lp):
         d = x[0].numel()
         unit = rng.uniform(d + 1)
         exponential = -torch.log1p(-unit)
-        magnitude = exponential[:, :d] / exponential.sum(dim=1, keepdim=True).clamp_min(
-            torch.finfo(unit.dtype).tiny
-        )
+        magnitude = exponential[:, :d] / exponential.sum(dim=1, keepdim=True).clamp_min(torch.finfo(unit.dtype).tiny)
         sign = 1 - 2 * rng.integers(0, 2, d).to(magnitude)
         theta = (magnitude * sign).to(x).reshape(x.shape)
         return self.project(x, theta.mul_(_column(self.budget(x), x)))
@@ -256,14 +255,18 @@ class L1(_Lp):
 
     def ascend(self, x: Tensor, theta: Tensor, grad: Tensor, step: Tensor) -> Tensor:
         """Equal steps on the largest coordinates that can still move."""
+        return self.ascend_sparse(x, theta, grad, step, torch.full_like(step, _L1_SHARE))
+
+    def ascend_sparse(self, x: Tensor, theta: Tensor, grad: Tensor, step: Tensor, share: Tensor) -> Tensor:
+        """As `ascend`, on a share `(b,)` of all coordinates (at least one)."""
         low, high = self._room(x)
         useful = torch.where(grad > 0, theta < high, theta > low) & (grad != 0)
         strength = grad.abs().masked_fill_(~useful, 0).flatten(1)
-        count = max(1, int(_L1_SHARE * strength.shape[1]))
-        top = strength.topk(count, dim=1)
-        chosen = top.values > 0
-        share = step[:, None] * chosen / chosen.sum(dim=1, keepdim=True).clamp_min(1)
-        move = torch.zeros_like(strength).scatter_(1, top.indices, share.to(strength)).reshape(grad.shape)
+        count = (share * strength.shape[1]).long().clamp(1, strength.shape[1])
+        top = strength.topk(int(count.max()), dim=1)
+        chosen = (top.values > 0) & (torch.arange(top.values.shape[1], device=x.device) < count[:, None])
+        length = step[:, None] * chosen / chosen.sum(dim=1, keepdim=True).clamp_min(1)
+        move = torch.zeros_like(strength).scatter_(1, top.indices, length.to(strength)).reshape(grad.shape)
         return theta + move * grad.sign()
 
     def size(self, x: Tensor, theta: Tensor) -> Tensor:
