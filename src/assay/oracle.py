@@ -412,7 +412,7 @@ class Oracle:
             record.prediction[place] = self._decisions(self.goal.at(row), output)
         self._judge(row, flat if part is None else flat[part], found["moved"], output)
         if self.max_queries is not None:
-            record.active &= record.forwards < self.max_queries
+            record.active.logical_and_(record.forwards < self.max_queries)
 
     def _place(self, row: Tensor) -> Tensor:
         return row if self._places is None else self._places[row]
@@ -450,7 +450,7 @@ class Oracle:
             first = torch.full_like(place, len(order)).scatter_reduce_(0, group, place, "amin")
             keep = order[first[: int(group.max()) + 1]]
             hit, rows, size = hit[keep], rows[keep], size[keep]
-        place = place[hit]
+        place = self._place(rows)
         record.success[place] = True
         record.distance[place] = size
         record.x_adv[place] = moved[hit]
