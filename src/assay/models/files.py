@@ -1,0 +1,129 @@
+"""Models in files: torch.export programs, TorchScript, ONNX, and clear words for files that hold no program."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from assay.errors import ModelError
+from assay.models.adapters import Exported
+
+
+def read_exported(path: Path, device: torch.device) -> nn.Module:
+    """A program saved by ``torch.export.save``.
+
+    Args:
+        path: the .pt2 file.
+        device: where it will run; a program is rewritten for it.
+
+    Raises:
+        ModelError: not such a file, or the program takes more than one input.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.export.load(path)
+            if device.type != "cpu":
+                from torch.export.passes import move_to_device_pass
+
+                program = move_to_device_pass(program, device)
+            module: Any = program.module()
+    except Exception as unreadable:
+        raise ModelError(
+            f"cannot read {path} as a torch.export program ({_first_line(unreadable)}). Write it with "
+            "torch.export.save(torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim('b')},)), path)."
+        ) from unreadable
+    names = program.graph_signature.user_inputs
+    if len(names) != 1:
+        raise ModelError(f"{path} takes {len(names)} inputs ({', '.join(map(str, names))}); one is needed.")
+    shape = next(node.meta["val"].shape for node in program.graph.nodes if node.name == names[0])
+    return Exported(module, shape[0] if isinstance(shape[0], int) else None)
+
+
+def read_torchscript(path: Path, device: torch.device) -> nn.Module:
+    """A module saved by ``torch.jit.save``.
+
+    Args:
+        path: the file.
+        device: where its weights go.
+
+    Raises:
+        ModelError: the file holds something else: the message says what, and what to do.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            module: nn.Module = torch.jit.load(path, map_location=device)  # type: ignore[no-untyped-call]
+    except (RuntimeError, ValueError, OSError) as unreadable:
+        raise ModelError(f"{path} {_contents(path, unreadable)}") from unreadable
+    return module
+
+
+def read_onnx(path: Path, device: torch.device) -> nn.Module:
+    """An ONNX file as a scores-only target.
+
+    Args:
+        path: the file.
+        device: where it will run.
+
+    Raises:
+        MissingExtraError: ``onnxruntime`` is not installed.
+        ModelError: the file cannot be used.
+    """
+    from assay.models.onnx import OnnxModel
+
+    return OnnxModel(path, device)
+
+
+def refuse_weights(path: Path, device: torch.device) -> nn.Module:
+    """Say that a file of weights is no model.
+
+    Args:
+        path: the file.
+        device: unused: nothing is loaded.
+
+    Raises:
+        ModelError: always.
+    """
+    raise ModelError(f"{path} holds weights without their network. {_BY_CALLABLE}")
+
+
+_BY_CALLABLE = (
+    "Write a function that builds the network and loads them, and name it: package.module:function; "
+    "or save the program itself with torch.export.save (.pt2)."
+)
+
+READERS: dict[str, Callable[[Path, torch.device], nn.Module]] = {
+    ".pt2": read_exported,
+    ".pt": read_torchscript,
+    ".pth": read_torchscript,
+    ".ts": read_torchscript,
+    ".torchscript": read_torchscript,
+    ".onnx": read_onnx,
+    ".safetensors": refuse_weights,
+}
+
+
+def _contents(path: Path, failure: Exception) -> str:
+    """What a file that is no TorchScript holds, and what to do."""
+    if not zipfile.is_zipfile(path):
+        return f"is neither TorchScript nor a file of weights ({_first_line(failure)}). {_BY_CALLABLE}"
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        return f"holds pickled Python objects, which are not loaded: they can run any code. {_BY_CALLABLE}"
+    except Exception:
+        return f"cannot be read as TorchScript ({_first_line(failure)}). {_BY_CALLABLE}"
+    keys = ", ".join(list(found)[:3]) if isinstance(found, dict) else type(found).__name__
+    return f"holds weights ({keys}, ...) without their network. {_BY_CALLABLE}"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,89 @@
+"""``load_model``: what each way of naming a model stands for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from assay.errors import ModelError
+from assay.importing import named_object, near
+from assay.models import zoo
+
+_FORMS = (
+    "a zoo name ({names}), package.module:callable, a file (.pt2 of torch.export, .pt or .ts of TorchScript, .onnx), "
+    "torchvision:NAME, timm:NAME, or hf:NAME"
+)
+
+
+def load_model(spec: str, *, device: str | torch.device = "cpu") -> nn.Module:
+    """Load a model by name, in eval mode and on the device.
+
+    Args:
+        spec: a zoo name ("fashion-cnn"), "package.module:callable" (called without arguments, returns a module), the
+            path of a .pt2, TorchScript or .onnx file, "torchvision:NAME", "timm:NAME" or "hf:NAME".
+        device: where it goes.
+
+    Raises:
+        ModelError: unknown name, unreadable file, or something that is no model.
+        MissingExtraError: the form needs a package that is not installed.
+
+    Example:
+        >>> model = load_model("digits-mlp")
+        >>> model(torch.zeros(1, 1, 8, 8)).shape, model.training
+        (torch.Size([1, 10]), False)
+    """
+    target = torch.device(device)
+    path = Path(spec).expanduser()
+    if spec in zoo.names():
+        model = zoo.load(spec)
+    elif spec.startswith(("torchvision:", "timm:", "hf:")):
+        model = _from_hub(spec)
+    elif path.suffix.lower() in _suffixes():
+        model = _from_file(path, target)
+    elif ":" in spec and "/" not in spec and "\\" not in spec:
+        model = _called(spec)
+    else:
+        raise ModelError(f"no model named {spec!r}.{near(spec, zoo.names())} {_forms()}")
+    return model.to(target).eval()
+
+
+def _forms() -> str:
+    return f"MODEL is {_FORMS.format(names=', '.join(zoo.names()))}."
+
+
+def _suffixes() -> list[str]:
+    from assay.models.files import READERS
+
+    return list(READERS)
+
+
+def _from_hub(spec: str) -> nn.Module:
+    from assay.models import hubs
+
+    scheme = spec.partition(":")[0]
+    return {"torchvision": hubs.read_torchvision, "timm": hubs.read_timm, "hf": hubs.read_hf}[scheme](spec)
+
+
+def _from_file(path: Path, device: torch.device) -> nn.Module:
+    from assay.models.files import READERS
+
+    if not path.is_file():
+        raise ModelError(f"no file {path}. {_forms()}")
+    return READERS[path.suffix.lower()](path, device)
+
+
+def _called(spec: str) -> nn.Module:
+    found = named_object(spec, ModelError)
+    made = found
+    if not isinstance(found, nn.Module):
+        if not callable(found):
+            raise ModelError(f"{spec!r} is a {type(found).__name__}; name a function that returns a module.")
+        try:
+            made = found()
+        except Exception as failed:
+            raise ModelError(f"calling {spec!r} failed: {type(failed).__name__}: {failed}") from failed
+    if not isinstance(made, nn.Module):
+        raise ModelError(f"{spec!r} returned a {type(made).__name__}; it has to return a torch.nn.Module.")
+    return made

@@ -1,0 +1,92 @@
+"""ONNX files as targets that answer with scores, run by ONNX Runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, final
+
+import torch
+from torch import Tensor, nn
+
+from assay.errors import AccessError, ModelError
+from assay.importing import optional
+from assay.models.adapters import in_batches
+from assay.oracle import Access
+
+_INPUTS = {"tensor(float)": torch.float32, "tensor(double)": torch.float64, "tensor(float16)": torch.float16}
+
+
+@final
+class OnnxModel(nn.Module):
+    """An ONNX file: its scores may be asked for, its gradients may not.
+
+    The input is converted to the type the file asks for and the output back to the type of x. A file with a fixed
+    batch size is asked batch by batch.
+
+    Args:
+        path: the file.
+        device: "cuda" runs on the graphics card where ONNX Runtime was built for it.
+
+    Shapes:
+        as in the file
+
+    Raises:
+        MissingExtraError: ``onnxruntime`` is not installed.
+        ModelError: the file cannot be read, or does not take one floating input and give one floating output.
+    """
+
+    access: ClassVar[Access] = Access.SCORES
+
+    def __init__(self, path: Path, device: str | torch.device = "cpu") -> None:
+        super().__init__()
+        self.session = _open(path, torch.device(device))
+        inputs = self.session.get_inputs()
+        if len(inputs) != 1 or inputs[0].type not in _INPUTS:
+            found = ", ".join(f"{i.name}: {i.type}" for i in inputs)
+            raise ModelError(f"{path} takes ({found}); one input of floating point is needed. Export it so.")
+        outputs = [o.name for o in self.session.get_outputs() if o.type in _INPUTS]
+        if not outputs:
+            found = ", ".join(f"{o.name}: {o.type}" for o in self.session.get_outputs())
+            raise ModelError(f"{path} gives ({found}); an output of floating point, the logits, is needed.")
+        self.input, self.output = inputs[0].name, outputs[0]
+        self.dtype = _INPUTS[inputs[0].type]
+        self.batch = inputs[0].shape[0] if inputs[0].shape and isinstance(inputs[0].shape[0], int) else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores of a batch.
+
+        Args:
+            x: inputs, on any device.
+
+        Raises:
+            AccessError: a gradient would be needed.
+            ModelError: ONNX Runtime refuses the input.
+        """
+        if x.requires_grad and torch.is_grad_enabled():
+            raise AccessError(
+                "an ONNX model gives scores, no gradients: use an attack that needs scores only (Square), "
+                "or load the network in PyTorch."
+            )
+        rows = x.detach().to("cpu", self.dtype)
+        scores = self._ask(rows) if self.batch is None else in_batches(self._ask, rows, self.batch)
+        return scores.to(x.device, x.dtype)
+
+    def _ask(self, rows: Tensor) -> Tensor:
+        try:
+            scores = self.session.run([self.output], {self.input: rows.numpy()})[0]
+        except Exception as refused:
+            raise ModelError(f"ONNX Runtime refused an input of shape {tuple(rows.shape)}: {refused}") from refused
+        return torch.from_numpy(scores)
+
+
+def _open(path: Path, device: torch.device) -> Any:
+    runtime = optional("onnxruntime", "onnx", f"MODEL {str(path)!r}")
+    settings = runtime.SessionOptions()
+    settings.log_severity_level = 3
+    settings.intra_op_num_threads = torch.get_num_threads()
+    wanted = ["CPUExecutionProvider"] if device.type == "cpu" else ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    providers = [provider for provider in wanted if provider in runtime.get_available_providers()]
+    try:
+        return runtime.InferenceSession(str(path), settings, providers=providers)
+    except Exception as unreadable:
+        raise ModelError(f"cannot read {path} as an ONNX model: {unreadable}") from unreadable
