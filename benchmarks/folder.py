@@ -1,0 +1,27 @@
+"""Networks and images from a folder that brings its own reader.
+
+The reader is its file `load.py`, with `net(name)`, `cifar10("exact")`, `mnist()` and `truths(name)`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from types import ModuleType
+
+
+def reader(folder: str | os.PathLike[str]) -> ModuleType:
+    path = Path(folder) / "load.py"
+    if not path.is_file():
+        raise SystemExit(f"{folder} has no load.py: give a folder of networks and images with their reader")
+    spec = importlib.util.spec_from_file_location("load", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def images(load: ModuleType, data: str, count: int):
+    """The first `count` test images of a data set, with their labels."""
+    x, y = {"cifar10": lambda: load.cifar10("exact"), "mnist": lambda: load.mnist("test")}[data]()
+    return x[:count], y[:count]

@@ -1,0 +1,181 @@
+"""Our attacks beside those of other libraries: same networks, images, budgets, steps and judge.
+
+    python benchmarks/setup_peers.py                          # once
+    python benchmarks/peers.py --data FOLDER [--rounds 5] [--threads 2]
+
+Each library runs in a process and an environment of its own (`worker.py`). One process works at a time, and
+the runs take turns (ours, a peer, ours, the next peer, ...), so that a drift of the machine touches all alike.
+Model passes are counted by one wrapper around the network. The images that come back are judged here, by the
+plain network: a changed prediction counts only when the image is inside the budget and the box.
+Written: results/peers.json and, by `peers_page.py`, results/peers.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from folder import images, reader
+from machine import describe
+from peers_page import OURS, checks, page, summary
+from setup_peers import PEERS, python_of
+
+HERE = Path(__file__).resolve().parent
+ROOM = 1e-6  # how far outside its budget or box an image may be, for rounding
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    net: str
+    data: str
+    robust: bool
+    attack: str
+    steps: int
+    norm: str
+    eps: str
+    repeat: int
+
+    @property
+    def radius(self) -> float:
+        above, _, below = self.eps.partition("/")
+        return float(above) / float(below or 1)
+
+
+def cases() -> list[Case]:
+    resnet = [("linf", "1/255"), ("linf", "2/255"), ("linf", "8/255"), ("l2", "0.1")]
+    nets = [
+        ("resnet20", "cifar10", False, 1, resnet),
+        ("recolor_delta", "cifar10", True, 1, [("linf", "8/255"), ("l2", "0.5")]),
+        ("fast_mnist_pgd", "mnist", True, 4, [("linf", "0.3"), ("l2", "1.5")]),  # cheap; the start matters most here
+    ]
+    return [
+        Case(net=net, data=data, robust=robust, attack=attack, steps=steps, norm=norm, eps=eps, repeat=repeat)
+        for net, data, robust, repeat, budgets in nets
+        for norm, eps in budgets
+        for attack, steps in (("pgd", 40), ("apgd", 100))
+    ]
+
+
+class Worker:
+    """A library's process, which answers one request at a time."""
+
+    def __init__(self, library: str, data: str, threads: int) -> None:
+        python = sys.executable if library == OURS else str(python_of(library))
+        command = [python, str(HERE / "worker.py"), library, "--data", data, "--threads", str(threads)]
+        self.library = library
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def ask(self, **request: object) -> dict:
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise SystemExit(f"{self.library} stopped while answering {request}")
+        return json.loads(answer)
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
+
+class Judge:
+    """The plain network's verdict on images, whoever made them."""
+
+    def __init__(self, load, net: str, data: str, count: int) -> None:
+        self.network = load.net(net)
+        self.x, self.y = images(load, data, count)
+        self.clean = self.correct(self.x)
+
+    def correct(self, x) -> np.ndarray:
+        with torch.no_grad():
+            return torch.cat([self.network(part).argmax(1) for part in x.split(100)]).eq(self.y).numpy()
+
+    def verdict(self, x_adv, norm: str, radius: float) -> tuple[np.ndarray, int]:
+        """Which samples withstood, and how many images broke the rules."""
+        change = (x_adv.double() - self.x.double()).flatten(1)
+        size = change.abs().amax(1) if norm == "linf" else change.norm(dim=1)
+        lowest, highest = x_adv.flatten(1).aminmax(dim=1)
+        inside = ((size <= radius + ROOM) & (lowest >= -ROOM) & (highest <= 1 + ROOM)).numpy()
+        withstood = np.where(inside, self.correct(x_adv), self.clean)
+        return withstood, int((~inside).sum())
+
+
+def compare(case: Case, workers: list[Worker], judge: Judge, rounds: int, batch: int) -> dict:
+    """Runs of every library in turn; ours runs before each peer, so that both share one moment."""
+    ours, *others = workers
+    runs: dict[str, list[dict]] = {worker.library: [] for worker in workers}
+    always = {worker.library: np.ones(len(judge.y), dtype=bool) for worker in workers}
+
+    def run(worker: Worker, seed: int) -> dict:
+        with tempfile.NamedTemporaryFile(suffix=".npy") as file:
+            what = {"attack": case.attack, "norm": case.norm, "eps": case.radius, "steps": case.steps}
+            answer = worker.ask(do="attack", **what, seed=seed, batch=batch, save=file.name)
+            x_adv = torch.from_numpy(np.load(file.name))
+        withstood, outside = judge.verdict(x_adv, case.norm, case.radius)
+        always[worker.library] &= withstood
+        return {"seed": seed, **answer, "robust": int(withstood.sum()), "outside": outside}
+
+    for seed, peer in itertools.product(range(rounds * case.repeat), others):
+        mine = run(ours, seed)
+        theirs = run(peer, seed)
+        theirs["ours_over_theirs"] = mine["seconds"] / theirs["seconds"]
+        runs[OURS].append(mine)
+        runs[peer.library].append(theirs)
+    withstood_always = {library: np.flatnonzero(mask).tolist() for library, mask in always.items()}
+    counts = {"samples": len(judge.y), "clean": int(judge.clean.sum())}
+    return {**asdict(case), **counts, "runs": runs, "withstood_always": withstood_always}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--data", required=True, help="folder with networks, images and load.py")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--count", type=int, default=300, help="images")
+    parser.add_argument("--batch", type=int, default=100, help="images a call, for the peers")
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--net", help="only this network")
+    parser.add_argument("--attack", help="only this attack")
+    parser.add_argument("--out", type=Path, default=HERE / "results")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+
+    load = reader(options.data)
+    workers = [Worker(name, options.data, options.threads) for name in (OURS, *options.peers)]
+    machine = describe(options.threads)
+    report = {"machine": machine, "rounds": options.rounds, "batch": options.batch, "versions": {}, "cases": []}
+    chosen = [c for c in cases() if options.net in (None, c.net) and options.attack in (None, c.attack)]
+    for (net, data), group in itertools.groupby(chosen, lambda case: (case.net, case.data)):
+        judge = Judge(load, net, data, options.count)
+        offers = {}
+        for worker in workers:
+            answer = worker.ask(do="load", net=net, data=data, count=options.count)
+            report["versions"].update(answer["versions"])
+            offers[worker.library] = answer["attacks"]
+        for case in group:
+            able = [worker for worker in workers if case.attack in offers[worker.library]]
+            result = compare(case, able, judge, options.rounds, options.batch)
+            report["cases"].append(result)
+            for library, line in summary(result).items():
+                print(case.net, case.attack, case.norm, case.eps, library, line, file=sys.stderr, flush=True)
+    for worker in workers:
+        worker.close()
+
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "peers.json").write_text(json.dumps(report) + "\n")
+    (options.out / "peers.md").write_text(page(report))
+    failed = [what for result in report["cases"] for what, holds in checks(result) if not holds]
+    print("\n".join(failed) or "everything holds", file=sys.stderr)
+    raise SystemExit(bool(failed))
+
+
+if __name__ == "__main__":
+    main()
