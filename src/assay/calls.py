@@ -81,9 +81,7 @@ class Calls(Expression):
             raise self.error("only known attacks and threats can be called", node.func)
         entry = _callable(node.func.id)
         if entry is None:
-            raise self.error(
-                f"unknown name {node.func.id!r}. {registry.hint(node.func.id, _callables())}", node.func
-            )
+            raise self.error(f"unknown name {node.func.id!r}. {registry.hint(node.func.id, _callables())}", node.func)
         target = entry.load()
         signature = inspect.signature(target)
         arguments, keywords = self._given(node, entry, signature, depth)
@@ -143,17 +141,13 @@ class Calls(Expression):
         own = keywords.setdefault("threat", self.threat)
         if own is not self.threat and repr(own) != repr(self.threat):
             place = next((k for k in node.keywords if k.arg == "threat"), node)
-            raise self.error(
-                f"{entry.name} has the threat {own!r}, but {self.threat!r} is given too: keep one", place
-            )
+            raise self.error(f"{entry.name} has the threat {own!r}, but {self.threat!r} is given too: keep one", place)
 
     def _known(self, entry: registry.Entry, name: str, signature: inspect.Signature, node: ast.AST) -> None:
         if name not in signature.parameters:
             close = registry.near(name, signature.parameters)
             lead = f" Did you mean {' or '.join(close)}?" if close else ""
-            raise self.error(
-                f"{entry.name} has no {name!r}.{lead} It takes {', '.join(signature.parameters)}.", node
-            )
+            raise self.error(f"{entry.name} has no {name!r}.{lead} It takes {', '.join(signature.parameters)}.", node)
 
     def _check(
         self,

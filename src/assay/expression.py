@@ -44,9 +44,7 @@ class Expression:
     def __init__(self, text: str, source: str | None = None) -> None:
         self.text = text
         if not text.strip():
-            raise GrammarError(
-                "the expression is empty; write for instance PGD(threat=Linf(8/255), steps=100)."
-            )
+            raise GrammarError("the expression is empty; write for instance PGD(threat=Linf(8/255), steps=100).")
         if len(text) > _LONGEST:
             raise GrammarError(f"the expression has {len(text)} characters; at most {_LONGEST} are read.")
         try:
@@ -55,13 +53,9 @@ class Expression:
                 self.tree = ast.parse(text if source is None else source, mode="eval").body
         except SyntaxError as error:
             column = max((error.offset or 1) - 1, 0)
-            raise GrammarError(
-                self._shown(f"cannot be read: {error.msg}", error.lineno or 1, column)
-            ) from None
+            raise GrammarError(self._shown(f"cannot be read: {error.msg}", error.lineno or 1, column)) from None
         except (ValueError, RecursionError, MemoryError):
-            raise GrammarError(
-                "the expression cannot be read: it is nested too deeply or not text."
-            ) from None
+            raise GrammarError("the expression cannot be read: it is nested too deeply or not text.") from None
 
     def visit(self, node: ast.expr, depth: int = 0) -> Any:
         """The value of a node.

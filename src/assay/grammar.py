@@ -127,9 +127,7 @@ def _settings(settings: Mapping[str, Any] | Iterable[str], common: Threat | None
         for setting in settings:
             name, equals, text = setting.partition("=")
             if not equals or not name.strip():
-                raise GrammarError(
-                    f"a setting is written name=value, for instance steps=100; found {setting!r}."
-                )
+                raise GrammarError(f"a setting is written name=value, for instance steps=100; found {setting!r}.")
             pairs.append((name.strip(), text.strip()))
     found: dict[str, Any] = {}
     for name, given in pairs:

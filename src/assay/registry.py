@@ -76,9 +76,7 @@ class Entry:
         return {key: value for key, value in asdict(self).items() if value}
 
 
-def _attack(
-    name: str, access: str, summary: str, paper: str, threats: tuple[str, ...] = LP, inner: str = ""
-) -> Entry:
+def _attack(name: str, access: str, summary: str, paper: str, threats: tuple[str, ...] = LP, inner: str = "") -> Entry:
     return Entry(
         name=name,
         kind="attack",
@@ -166,16 +164,27 @@ _LOSSES = (
 )
 
 
+def read_toml(path: Path) -> dict[str, Any]:
+    """The content of a TOML file of the package."""
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
 def _suites() -> Iterable[Entry]:
     for path in sorted((_PACKAGE / "evaluation" / "suites").glob("*.toml")):
-        suite = tomllib.loads(path.read_text(encoding="utf-8"))
+        suite = read_toml(path)
         yield Entry(name=suite["name"], kind="suite", target=str(path), summary=suite.get("description", ""))
 
 
 def _cards(kind: Kind, folder: Path) -> Iterable[Entry]:
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted(folder.glob("*.json"), key=lambda path: path.stem):
         card = json.loads(path.read_text(encoding="utf-8"))
-        yield Entry(name=card["name"], kind=kind, target=str(path), summary=card.get("summary", ""))
+        yield Entry(
+            name=card["name"],
+            kind=kind,
+            target=str(path),
+            summary=card["summary"],
+            threats=(card["threat"],) if card.get("threat") else (),
+        )
 
 
 _SOURCES: dict[Kind, Callable[[], Iterable[Entry]]] = {

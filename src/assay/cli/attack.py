@@ -1,0 +1,155 @@
+"""``assay attack``: one attack on one model."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from assay.cli import options, terminal
+from assay.errors import GrammarError
+
+_SEARCH_FORMS = "pgd, or the call that builds it: PGD(threat=Linf(8/255), steps=100)"
+
+
+@terminal.guarded
+def attack(
+    model: options.Model,
+    data: options.Data,
+    attack: Annotated[str, typer.Option(help=f"{_SEARCH_FORMS}. `assay list attacks` names them.")],
+    threat: options.Threat = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of it, such as steps=100.")
+    ] = None,
+    targeted: Annotated[
+        str | None, typer.Option(metavar="TARGET", help="random, next, least-likely, or a class number.")
+    ] = None,
+    limit: options.Limit = None,
+    seed: options.Seed = 0,
+    max_queries: Annotated[int | None, typer.Option(min=1, help="Forward passes allowed per sample.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Samples in a chunk; the results do not depend on it.")] = 500,
+    device: options.Device = options.DeviceName.auto,
+    save: Annotated[
+        Path | None, typer.Option(metavar="FILE.npz", dir_okay=False, help="Where to save the adversarial inputs.")
+    ] = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Run one attack on a model and show what it finds."""
+    goal = _checked(attack, threat, targeted, save)
+    from assay import grammar
+    from assay.cli import search
+    from assay.data import load_data
+
+    search.check_goal(goal)
+    built = grammar.attack(attack, threat, settings or ())
+    samples = load_data(data, limit=limit)
+    place = options.device(device)
+    target = options.model(model, place)
+
+    started = time.perf_counter()
+    chunks: list[search.Columns] = []
+    interrupted = False
+    with terminal.running(), _progress(quiet) as progress:
+        task = progress.add_task(type(built).__name__, total=len(samples), won="")
+        try:
+            for columns in search.search(
+                target,
+                samples,
+                built,
+                goal=goal,
+                seed=seed,
+                max_queries=max_queries,
+                batch=batch,
+                device=place,
+            ):
+                chunks.append(columns)
+                done = sum(len(chunk["y"]) for chunk in chunks)
+                won = sum(int((chunk["success"] & chunk["begun"]).sum()) for chunk in chunks)
+                progress.update(task, completed=done, won=f"{won} succeeded")
+        except KeyboardInterrupt:
+            interrupted = True
+    if not chunks:
+        _nothing(interrupted, goal)
+    columns = search.joined(chunks)
+    if save:
+        search.save(save, columns)
+    found = {
+        "kind": "attack",
+        "model": model,
+        "data": data,
+        "attack": repr(built),
+        "goal": goal,
+        "seed": seed,
+        **search.summary(columns),
+        "seconds": time.perf_counter() - started,
+        "interrupted": interrupted,
+        "saved": str(save) if save else None,
+    }
+    if as_json:
+        terminal.document(found)
+    if not quiet:
+        terminal.people.print(_table(found))
+    if interrupted:
+        kept = f"their adversarial inputs are in {save}" if save else "give --save to keep adversarial inputs"
+        terminal.panel(
+            "Interrupted",
+            f"Stopped after {found['samples']} of {len(samples)} samples; {kept}.",
+            "yellow",
+        )
+        raise typer.Exit(terminal.INTERRUPTED)
+
+
+def _checked(attack: str, threat: str | None, targeted: str | None, save: Path | None) -> str:
+    """Find out what is cheap to find out before torch is imported; returns the goal."""
+    if threat is None and "(" not in attack:
+        raise GrammarError(f"{attack} needs a threat: give --threat, for instance --threat linf:8/255.")
+    if save and save.suffix != ".npz":
+        raise typer.BadParameter(f"{save} must end in .npz", param_hint="--save")
+    if save:
+        options.writable(save)
+    return targeted or "untargeted"
+
+
+def _nothing(interrupted: bool, goal: str) -> None:
+    if interrupted:
+        terminal.panel("Interrupted", "Stopped before the first chunk was done; a smaller --batch helps.", "yellow")
+        raise typer.Exit(terminal.INTERRUPTED)
+    raise GrammarError(f"nothing to attack: every sample is of the class {goal} already.")
+
+
+def _progress(quiet: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[won]}"),
+        TimeRemainingColumn(),
+        console=terminal.people,
+        transient=True,
+        disable=quiet or not terminal.people.is_terminal,
+    )
+
+
+def _table(found: dict[str, Any]) -> Table:
+    table = Table(title=found["attack"], title_justify="left", box=None, pad_edge=False, show_header=False)
+    table.add_column(style="dim")
+    table.add_column()
+    rate = "-" if found["success_rate"] is None else f"{found['success_rate']:.1%}"
+    median, mean = found["distance"]["median"], found["distance"]["mean"]
+    table.add_row("model, data", f"{found['model']}, {found['data']}, {found['samples']} samples")
+    table.add_row("goal", found["goal"])
+    table.add_row("accuracy before", f"{found['clean_accuracy']:.1%}")
+    table.add_row("accuracy after", f"{found['accuracy']:.1%}")
+    table.add_row("success rate", f"{rate} ({found['succeeded']} of {found['begun']})")
+    table.add_row("distance", "-" if median is None else f"median {median:.4g}, mean {mean:.4g}")
+    table.add_row("forwards a sample", f"{found['forwards']:.1f}")
+    table.add_row("backwards a sample", f"{found['backwards']:.1f}")
+    table.add_row("seconds", f"{found['seconds']:.1f}")
+    if found["saved"]:
+        table.add_row("saved", found["saved"])
+    return table

@@ -1,0 +1,136 @@
+"""``assay evaluate``: a suite of attacks on one model, and its robust accuracy."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from assay.cli import options, terminal
+
+if TYPE_CHECKING:
+    from assay.attacks import Attack
+    from assay.threats import Threat
+
+
+@terminal.guarded
+def evaluate(
+    model: options.Model,
+    data: options.Data,
+    threat: options.Threat,
+    suite: Annotated[
+        str | None,
+        typer.Option(metavar="SUITE", help="A suite by name or a .toml file.", show_default="standard"),
+    ] = None,
+    attack: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ATTACK", help="In place of a suite: an attack; may be repeated, in this order."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", file_okay=False, help="Run directory: settings, rows and report.")
+    ] = None,
+    limit: options.Limit = None,
+    seed: options.Seed = 0,
+    chunk: Annotated[int | None, typer.Option(min=1, help="Samples in a shard; no influence on results.")] = None,
+    devices: Annotated[int, typer.Option(min=1, help="Processes, each with a device of its own.")] = 1,
+    device: options.Device = options.DeviceName.auto,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")] = False,
+    save_adv: Annotated[bool, typer.Option("--save-adv", help="Keep the adversarial inputs in --out.")] = False,
+    fail_under: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Exit with 1 when robust accuracy is below this share.")
+    ] = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Measure the robust accuracy of a model under a suite of attacks."""
+    _check(suite, attack, out, resume=resume, overwrite=overwrite, save_adv=save_adv)
+    from assay import grammar
+    from assay.data import load_data
+    from assay.evaluation import evaluate as run
+
+    assert threat is not None  # typer requires it
+    allowed = grammar.threat(threat)
+    stages: str | list[tuple[str, Attack]] = _stages(attack, allowed) if attack else suite or "standard"
+    samples = load_data(data, limit=limit)
+    target = options.model(model, options.device(device))
+    try:
+        with terminal.running():
+            evaluation = run(
+                target,
+                samples,
+                threat=allowed,
+                suite=stages,
+                out=out,
+                limit=limit,
+                seed=seed,
+                chunk=chunk,
+                devices=devices,
+                resume=resume,
+                overwrite=overwrite,
+                save_adv=save_adv,
+                progress=not quiet,
+                model_name=model,
+                data_name=data,
+            )
+    except KeyboardInterrupt:
+        terminal.panel("Interrupted", _way_on(out), "yellow")
+        raise typer.Exit(terminal.INTERRUPTED) from None
+    if as_json:
+        terminal.document({"path": str(out) if out else None, **evaluation.results})
+    if not quiet:
+        _tell(evaluation, out)
+    if fail_under is not None and evaluation.robust_accuracy < fail_under:
+        terminal.panel(
+            "Below --fail-under", f"Robust accuracy is {evaluation.robust_accuracy:.4f}; {fail_under:g} is required."
+        )
+        raise typer.Exit(terminal.BELOW)
+
+
+def _check(
+    suite: str | None, attack: list[str] | None, out: Path | None, *, resume: bool, overwrite: bool, save_adv: bool
+) -> None:
+    """Refuse options that contradict each other before anything is loaded."""
+    if suite is not None and attack:
+        raise typer.BadParameter("give a suite or attacks, not both", param_hint="--attack")
+    if resume and overwrite:
+        raise typer.BadParameter("--resume continues a run, --overwrite replaces it: give one of them")
+    for name, given in (("--resume", resume), ("--overwrite", overwrite), ("--save-adv", save_adv)):
+        if given and out is None:
+            raise typer.BadParameter("needs --out", param_hint=name)
+
+
+def _stages(attacks: list[str], threat: Threat) -> list[tuple[str, Attack]]:
+    """A stage for each attack, named after it; the same name again is numbered."""
+    from assay import grammar
+
+    found: list[tuple[str, Attack]] = []
+    for text in attacks:
+        built = grammar.attack(text, threat)
+        name = type(built).__name__.lower()
+        taken = {other for other, _ in found}
+        number = 2
+        while name in taken:
+            name, number = f"{type(built).__name__.lower()}-{number}", number + 1
+        found.append((name, built))
+    return found
+
+
+def _way_on(out: Path | None) -> str:
+    if out is None:
+        return "Nothing was kept: with --out DIR a run can be continued later."
+    line = [part for part in sys.argv[1:] if part != "--overwrite"]
+    again = " ".join(["assay", *(part if " " not in part and "(" not in part else f'"{part}"' for part in line)])
+    return (
+        f"Every finished chunk is kept in {out}. Continue with:\n\n  {again}{'' if '--resume' in line else ' --resume'}"
+    )
+
+
+def _tell(evaluation: Any, out: Path | None) -> None:
+    terminal.people.print(evaluation.table())
+    if out is not None:
+        for what in ("run.json", "report.html"):
+            if (out / what).exists():
+                terminal.people.print(f"{what:<12} {out / what}", soft_wrap=True)

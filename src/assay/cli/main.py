@@ -1,0 +1,57 @@
+"""The command ``assay``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from assay import __version__
+from assay.cli import attack, catalog, evaluate, runs, terminal
+
+app = typer.Typer(
+    name="assay",
+    help="Measure the adversarial robustness of neural networks.",
+    epilog="Exit codes: 0 done, 1 below --fail-under, 2 usage, 3 the run failed, 130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("evaluate")(evaluate.evaluate)
+app.command("attack")(attack.attack)
+app.command("list")(catalog.list_)
+app.command("show")(catalog.show)
+app.command("report")(runs.report)
+app.command("export")(runs.export)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        terminal.result(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Measure the adversarial robustness of neural networks."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: those of the command line when None.
+
+    Returns:
+        The exit code: 0 done, 1 below ``--fail-under``, 2 usage, 3 the run failed, 130 interrupted.
+    """
+    try:
+        app(arguments, prog_name="assay")
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else 3
+    return 0

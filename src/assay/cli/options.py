@@ -1,0 +1,83 @@
+"""Options that several commands share, and what they stand for."""
+
+from __future__ import annotations
+
+import os
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from assay.errors import SettingError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A zoo name, package.module:callable, a .pt2, TorchScript or .onnx file, torchvision:, timm: or hf:NAME.",
+    ),
+]
+Data = Annotated[
+    str, typer.Option(metavar="DATA", help="A name, folder:PATH, npz:PATH, hf:NAME or package.module:callable.")
+]
+Threat = Annotated[
+    str | None, typer.Option(metavar="THREAT", help="What the attacker may change: linf:8/255, l2:0.5, l1:12.")
+]
+Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N samples.")]
+Seed = Annotated[int, typer.Option(help="Key of every random draw.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no table.")]
+
+
+class DeviceName(str, Enum):
+    """Where to compute; auto is CUDA where there is some."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+Device = Annotated[DeviceName, typer.Option(help="Where to compute; auto takes CUDA where there is some.")]
+
+
+def device(name: DeviceName) -> str:
+    """The name that torch knows.
+
+    Raises:
+        SettingError: CUDA is asked for and there is none.
+    """
+    import torch
+
+    if name is DeviceName.cuda and not torch.cuda.is_available():
+        raise SettingError("--device cuda: torch finds no CUDA device here. Use --device auto or cpu.")
+    return "cuda" if name is not DeviceName.cpu and torch.cuda.is_available() else "cpu"
+
+
+def model(spec: str, device: str) -> nn.Module:
+    """Load the model onto the device."""
+    from assay.models import load_model
+
+    return load_model(spec, device=device)
+
+
+def writable(path: Path) -> None:
+    """Make sure that a file can be written here, before hours are spent on its content.
+
+    Raises:
+        StoreError: it cannot.
+    """
+    from assay.evaluation.files import failure
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        existed = path.exists()
+        with path.open("ab"):
+            pass
+        if not existed:
+            os.unlink(path)
+    except OSError as error:
+        raise failure(path, error) from error

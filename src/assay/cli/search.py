@@ -1,0 +1,164 @@
+"""One attack over a data set, chunk by chunk: what ``assay attack`` runs, saves and sums up."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from assay.errors import AccessError, SettingError
+from assay.goals import Goal, Targeted, Untargeted
+from assay.oracle import Access, Oracle, granted_access
+from assay.rng import Keyed, derive
+
+if TYPE_CHECKING:
+    from assay.attacks import Attack
+    from assay.data import Data
+
+RELATIVE = ("random", "next", "least-likely")
+SAVED = ("x_adv", "x", "y", "success", "distance", "prediction", "forwards", "backwards", "index")
+
+Columns = dict[str, Tensor]
+
+
+def check_goal(goal: str) -> None:
+    """Refuse a goal that is neither untargeted, a rule for targets, nor a class number.
+
+    Raises:
+        SettingError: it is none of these.
+    """
+    if goal not in ("untargeted", *RELATIVE) and not goal.isdecimal():
+        raise SettingError(f"unknown target {goal!r}: give {', '.join(RELATIVE)}, or the number of a class (from 0).")
+
+
+def search(
+    model: Any,
+    data: Data,
+    attack: Attack,
+    *,
+    goal: str = "untargeted",
+    seed: int = 0,
+    max_queries: int | None = None,
+    batch: int = 500,
+    device: str = "cpu",
+) -> Iterator[Columns]:
+    """Attack the data in chunks; yields the columns of `SAVED`, ``correct`` and ``begun`` for each.
+
+    ``correct`` tells whether the clean input is classified rightly, ``begun`` whether there was something to do:
+    the clean input had not reached the goal yet. With one class as the target its own samples are left out.
+
+    Args:
+        model: as for an attack.
+        data: the samples.
+        attack: the search.
+        goal: untargeted; random, next or least-likely; or the number of a class.
+        seed: key of all draws, those of random targets too.
+        max_queries: forward passes allowed per sample.
+        batch: samples in a chunk; the results do not depend on it.
+        device: where to compute.
+    """
+    for start in range(0, len(data), batch):
+        x, y, index = data.batch(start, start + batch)
+        if goal.isdecimal() and not bool((keep := y != int(goal)).all()):
+            x, y, index = x[keep], y[keep], index[keep]
+        if len(y) == 0:
+            continue
+        x_on, y_on, index_on = x.to(device), y.to(device), index.to(device)
+        wanted: Goal = Untargeted(y_on)
+        correct = None
+        if goal != "untargeted":
+            clean, output = _clean(model, x_on, y_on, attack)
+            correct = clean == y_on
+            classes = _classes(output, data)
+            wanted = Targeted(_targets(goal, y_on, index_on, output, classes, seed), away=y_on)
+        result = attack(model, x_on, wanted, seed=seed, index=index_on, max_queries=max_queries)
+        begun = ~(result.success & (result.distance == 0))
+        columns = {
+            "x_adv": result.x_adv,
+            "x": x,
+            "y": y,
+            "success": result.success,
+            "distance": result.distance,
+            "prediction": result.prediction,
+            "forwards": result.forwards,
+            "backwards": result.backwards,
+            "index": index,
+            "correct": begun if correct is None else correct,
+            "begun": begun,
+        }
+        yield {name: column.cpu() for name, column in columns.items()}
+
+
+def _clean(model: Any, x: Tensor, y: Tensor, attack: Attack) -> tuple[Tensor, Any]:
+    """Predictions and raw output on the clean inputs."""
+    if granted_access(model) < Access.SCORES:
+        raise AccessError("targets are chosen by the model's scores, and it grants labels only.")
+    goal = Untargeted(y)
+    oracle = Oracle(model, x, goal, attack.threat, access=Access.SCORES)
+    output = oracle.clean()
+    return goal.labels(output), output
+
+
+def _classes(output: Tensor, data: Data) -> int:
+    classes = output.shape[1]
+    if classes < 2:
+        raise SettingError(f"a target needs at least two classes; the model knows {classes} on {data.name}.")
+    return int(classes)
+
+
+def _targets(goal: str, y: Tensor, index: Tensor, output: Tensor, classes: int, seed: int) -> Tensor:
+    if goal == "next":
+        return (y + 1) % classes
+    if goal == "least-likely":
+        return output.scatter(1, y[:, None], torch.inf).argmin(dim=1)
+    if goal == "random":
+        drawn = Keyed(derive(seed, "targets"), index).integers(0, classes - 1)
+        return drawn + (drawn >= y).to(drawn)
+    if int(goal) >= classes:
+        raise SettingError(f"there is no class {goal}: the model knows 0 to {classes - 1}.")
+    return torch.full_like(y, int(goal))
+
+
+def joined(chunks: list[Columns]) -> Columns:
+    """The columns of all chunks in one."""
+    return {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
+
+
+def save(path: Path, columns: Columns) -> None:
+    """Write the columns of `SAVED` to an npz file, whole or not at all.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
+    from assay.evaluation.files import write_atomically
+
+    buffer = io.BytesIO()
+    arrays: dict[str, Any] = {name: columns[name].numpy() for name in SAVED}
+    np.savez_compressed(buffer, **arrays)
+    write_atomically(path, buffer.getvalue())
+
+
+def summary(columns: Columns) -> dict[str, Any]:
+    """The numbers that are reported: shares of all samples, success and distances of those begun."""
+    begun, won = columns["begun"], columns["success"] & columns["begun"]
+    distance = columns["distance"][won].double()
+    samples = len(begun)
+    return {
+        "samples": samples,
+        "clean_accuracy": int(columns["correct"].sum()) / samples,
+        "accuracy": int((columns["prediction"] == columns["y"]).sum()) / samples,
+        "begun": int(begun.sum()),
+        "succeeded": int(won.sum()),
+        "success_rate": int(won.sum()) / int(begun.sum()) if bool(begun.any()) else None,
+        "distance": {
+            "median": float(distance.quantile(0.5)) if len(distance) else None,
+            "mean": float(distance.mean()) if len(distance) else None,
+        },
+        "forwards": float(columns["forwards"].double().mean()),
+        "backwards": float(columns["backwards"].double().mean()),
+    }

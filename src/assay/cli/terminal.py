@@ -1,0 +1,112 @@
+"""Where output goes, and what every error looks like: people read stderr, programs read stdout."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn, ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+from rich.text import Text
+
+from assay.errors import AssayError, DataError, ModelError, StoreError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+BELOW, USAGE, FAILED, INTERRUPTED = 1, 2, 3, 130
+
+people = Console(stderr=True, highlight=False, markup=False)
+
+
+class RunError(Exception):
+    """A named error that came up during the run: the arguments were fine, the run failed."""
+
+    def __init__(self, reason: AssayError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+def result(text: str) -> None:
+    """Write to stdout."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def document(content: Any) -> None:
+    """Write one JSON document to stdout; numbers that JSON does not have become null."""
+    result(json.dumps(_plain(content), indent=1, allow_nan=False))
+
+
+def _plain(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {str(key): _plain(item) for key, item in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_plain(item) for item in content]
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    return content
+
+
+def panel(title: str, message: str, style: str = "red") -> None:
+    """Show a message in a box on stderr."""
+    people.print(Panel(Text(message), title=escape(title), title_align="left", border_style=style))
+
+
+@contextmanager
+def running() -> Iterator[None]:
+    """Around the run itself: the model and the data were loaded, so what they raise now is no usage error."""
+    try:
+        yield
+    except (ModelError, DataError, StoreError) as error:
+        raise RunError(error) from error
+
+
+def guarded(command: Callable[P, R]) -> Callable[P, R]:
+    """Show every error of a command as a panel and end with its exit code; a traceback only for ASSAY_DEBUG=1."""
+
+    @functools.wraps(command)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
+            raise
+        except KeyboardInterrupt:
+            panel("Interrupted", "Stopped by Ctrl-C.", "yellow")
+            raise typer.Exit(INTERRUPTED) from None
+        except RunError as error:
+            _fail(error.reason, FAILED)
+        except StoreError as error:
+            _fail(error, FAILED)
+        except AssayError as error:
+            _fail(error, USAGE)
+        except Exception as error:
+            _fail(error, FAILED)
+
+    return wrapper
+
+
+def _fail(error: BaseException, code: int) -> NoReturn:
+    name = type(error).__name__
+    message = str(error) or "no message"
+    if not isinstance(error, AssayError):
+        message = f"{name}: {message}\nFor the traceback set ASSAY_DEBUG=1."
+        name = "Failed"
+    panel(_words(name), message)
+    if os.environ.get("ASSAY_DEBUG") == "1":
+        people.print("".join(traceback.format_exception(error)))
+    raise typer.Exit(code) from None
+
+
+def _words(name: str) -> str:
+    """``StoreError`` as ``Store error``."""
+    return "".join(f" {c.lower()}" if c.isupper() and i else c for i, c in enumerate(name))
