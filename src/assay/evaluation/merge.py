@@ -9,7 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from assay.evaluation.schema import Curve, Distances, Share, StageResult
+from assay.evaluation.schema import Curve, Distances, Share
 from assay.evaluation.shards import Shard
 from assay.evaluation.stats import wilson
 
@@ -161,12 +161,3 @@ def curve(table: Table, eps: float | None, points: int = 33) -> Curve:
         "exact": False,
         "note": note,
     }
-
-
-def cumulative(stages: list[StageResult], correct: int, samples: int) -> list[StageResult]:
-    """The stages with ``robust_accuracy`` filled in: what is left of all samples after each."""
-    left, filled = correct, []
-    for stage in stages:
-        left -= stage["broken"]
-        filled.append({**stage, "robust_accuracy": left / samples if samples else 0.0})
-    return filled  # type: ignore[return-value]  # the keys are StageResult's own

@@ -1,0 +1,137 @@
+"""Checks for misuse: what a model's answers on a few samples give away before any attack is run, and after all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from assay import losses
+from assay.errors import ModelError
+from assay.evaluation.flags import Flag
+from assay.evaluation.merge import Table
+from assay.evaluation.suites import Suite
+from assay.goals import Untargeted
+from assay.oracle import Access, Oracle, granted_access
+from assay.threats import Threat
+
+PROBE = 32  # samples that the checks look at
+
+
+def mode(model: Any) -> list[Flag]:
+    """Flag a model, or modules of it, in train mode. A model that is in train mode as a whole is run in eval mode."""
+    if not isinstance(model, nn.Module):
+        return []
+    if model.training:
+        return [Flag.of("train-mode", "the model was in train mode; it was evaluated in eval mode.")]
+    left = [name for name, module in model.named_modules() if module.training]
+    if not left:
+        return []
+    shown = ", ".join(left[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
+    return [Flag.of("train-mode", f"modules inside the model are in train mode and were left so: {shown}.")]
+
+
+def outputs(model: Any, x: Tensor, y: Tensor, threat: Threat) -> tuple[int, list[Flag]]:
+    """Number of classes, and flags for outputs that mislead attacks.
+
+    Args:
+        model: The model, in the mode in which it will be evaluated.
+        x: A few samples.
+        y: Their labels.
+        threat: The run's threat.
+
+    Raises:
+        InputError: Inputs or labels cannot be used.
+        ModelError: The output holds NaN, is not a batch of logits, or has one class.
+    """
+    access = granted_access(model)
+    oracle = Oracle(model, x, Untargeted(y), threat, access=access)
+    oracle.judge_clean()
+    if access is Access.LABELS:
+        return max(2, int(torch.maximum(oracle.record.prediction, y).max()) + 1), []
+    output = oracle.clean()
+    if output.shape[1] < 2:
+        raise ModelError(
+            "the model returns one value per sample; attacks compare the logits of at least two classes. For a "
+            "binary model with logit z return torch.stack([torch.zeros_like(z), z], dim=1)."
+        )
+    flags = []
+    if len(x) > 1 and not _differ(output, output[:1].expand_as(output), 1e-6) and not torch.equal(x[0], x[-1]):
+        flags.append(Flag.of("constant-output", f"the model gives the same output for {len(x)} different inputs."))
+    sums = output.sum(dim=1)
+    if bool((output >= 0).all()) and bool(((sums - 1).abs() < 1e-3).all()):
+        flags.append(
+            Flag.of("softmax-outputs", "the outputs are probabilities (no value below 0, every row sums to 1).")
+        )
+    with torch.no_grad():
+        again = model(x)
+        first = model(x[: 2 if len(x) > 2 else 1])
+    if _differ(again, output, 1e-4):
+        share = float((again != output).flatten(1).any(dim=1).double().mean())
+        flags.append(
+            Flag.of("random-output", f"the same input gave another output in {share:.0%} of {len(x)} samples.")
+        )
+    elif _differ(first, output[: len(first)], 1e-2):
+        flags.append(Flag.of("batch-dependent", "a sample's output changes with the other samples of its batch."))
+    return output.shape[1], flags
+
+
+def gradients(model: Any, x: Tensor, y: Tensor, threat: Threat) -> list[Flag]:
+    """Flags for gradients that vanish, on a few samples.
+
+    Raises:
+        ModelError: No gradient reaches the input at all.
+    """
+
+    def vanished(loss: losses.Loss) -> Tensor:
+        oracle = Oracle(model, x, Untargeted(y), threat)
+        _, grad, _ = oracle.gradient(threat.identity(x), loss)
+        return grad.flatten(1).abs().amax(dim=1) == 0
+
+    margin, entropy = vanished(losses.margin), vanished(losses.cross_entropy)
+    flags = []
+    if bool(margin.any()):
+        flags.append(
+            Flag.of(
+                "zero-gradients",
+                f"the gradient is exactly zero for {float(margin.double().mean()):.0%} of {len(x)} samples.",
+            )
+        )
+    saturated = entropy & ~margin
+    if bool(saturated.any()):
+        flags.append(
+            Flag.of(
+                "saturated-loss",
+                f"the gradient of the cross-entropy is exactly zero for {float(saturated.double().mean()):.0%} of "
+                f"{len(x)} samples, and that of the margin is not: the logits are too far apart for it.",
+            )
+        )
+    return flags
+
+
+def outcome(table: Table, suite: Suite) -> list[Flag]:
+    """Flags that only the finished run shows: an attack without gradients that beats those with them."""
+    numbers = range(1, len(suite.stages) + 1)
+    white = [n for n in numbers if suite.stages[n - 1].attack.access is Access.GRADIENTS]
+    flags = []
+    for number in numbers:
+        stage = suite.stages[number - 1]
+        if stage.attack.access is Access.GRADIENTS or not white or number < white[0]:
+            continue
+        broken = int((table.stage == number).sum())
+        asked = broken + int((table.robust | (table.stage > number)).sum())
+        if broken >= max(3, 0.02 * len(table)):
+            flags.append(
+                Flag.of(
+                    "black-box-beats-white-box",
+                    f"{stage.name}, which uses no gradients, broke {broken} of the {asked} samples that withstood "
+                    f"{', '.join(suite.stages[n - 1].name for n in white if n < number)}.",
+                )
+            )
+    return flags
+
+
+def _differ(a: Tensor, b: Tensor, tolerance: float) -> bool:
+    scale = b.abs().max().clamp_min(torch.finfo(b.dtype).tiny)
+    return bool(((a - b).abs().max() / scale) > tolerance)

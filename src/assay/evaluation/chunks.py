@@ -1,0 +1,219 @@
+"""The work itself, one chunk of the data at a time; each finished part is a shard and is never computed again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from assay.attacks import Result
+from assay.data import Data
+from assay.errors import StoreError
+from assay.evaluation.shards import ADV, CLEAN, Shard
+from assay.evaluation.store import Store
+from assay.evaluation.suites import Stage, Suite
+from assay.goals import Untargeted
+from assay.inputs import check_inputs
+from assay.oracle import Access, Oracle, granted_access
+from assay.rng import derive
+from assay.threats import Threat
+
+_EXAMPLES = 4  # kept in a shard for the gallery
+_EXAMPLES_WITHIN = 1000  # positions whose shards keep examples; large inputs would fill the disk otherwise
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """The samples of a chunk on the model's device, with the model's answer on them."""
+
+    x: Tensor
+    y: Tensor
+    index: Tensor
+    output: Tensor
+    prediction: Tensor
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """Everything that is needed to compute a shard.
+
+    Args:
+        store: Where shards go; what is there already is not computed again.
+        model: The model, in the mode in which it is evaluated.
+        data: The samples.
+        threat: What the attacker may do.
+        suite: The stages to run.
+        device: Where the model is.
+        dtype: What inputs are converted to; None leaves them as they are.
+        report: Called with (stage, first position, samples left, seconds) after every shard.
+    """
+
+    store: Store
+    model: Any
+    data: Data
+    threat: Threat
+    suite: Suite
+    device: torch.device
+    dtype: torch.dtype | None
+    report: Callable[[str, int, int, float], None]
+
+    def clean(self, start: int, stop: int) -> None:
+        """Predictions on the unchanged inputs of a chunk."""
+        shard = self.store.find_shard(CLEAN, start)
+        if shard is None:
+            began = time.perf_counter()
+            batch = self.read(start, stop)
+            shard = Shard(
+                stage=CLEAN,
+                start=start,
+                stop=stop,
+                columns={
+                    "index": batch.index,
+                    "label": batch.y,
+                    "prediction": batch.prediction,
+                    "confidence": _confidence(batch.output),
+                },
+                seconds=time.perf_counter() - began,
+            )
+            self.store.write_shard(shard)
+        right = shard.columns["prediction"] == shard.columns["label"]
+        self.report(CLEAN, start, int(right.sum()), shard.seconds)
+
+    def attack(self, start: int, stop: int) -> None:
+        """Every stage on what the stages before it left of a chunk."""
+        clean = self.store.read_shard(CLEAN, start).columns
+        alive = (clean["prediction"] == clean["label"]).nonzero().flatten()
+        batch: Batch | None = None
+        saving = self.store.run["settings"]["save_adv"]
+        worst = self.store.find_shard(ADV, start) if saving else None
+        for stage in self.suite.stages:
+            shard = self.store.find_shard(stage.name, start) if worst or not saving else None
+            if shard is None or not torch.equal(shard.columns["index"], clean["index"][alive]):
+                batch = batch or self.read(start, stop)
+                shard, moved = self._stage(stage, start, stop, batch, alive)
+                if saving:  # before the stage's own shard: whoever sees the shard may rely on the inputs
+                    worst = self._worse(worst, shard, moved, batch, alive)
+                    self.store.write_shard(worst)
+                self.store.write_shard(shard)
+            alive = alive[~shard.columns["success"].bool()]
+            self.report(stage.name, start, len(alive), shard.seconds)
+
+    def read(self, start: int, stop: int) -> Batch:
+        """The samples of a chunk, checked, with the model's answer on them."""
+        x, y, index = self.data.batch(start, stop)
+        check_inputs(x, self.threat.bounds)
+        x = x.to(self.device, self.dtype or x.dtype)
+        y = y.to(self.device)
+        access = granted_access(self.model)
+        oracle = Oracle(self.model, x, Untargeted(y), self.threat, access=access)
+        with torch.no_grad():
+            oracle.judge_clean()
+            prediction = oracle.record.prediction
+            output = oracle.clean() if access > Access.LABELS else prediction
+        return Batch(x=x, y=y, index=index, output=output, prediction=prediction)
+
+    def _stage(self, stage: Stage, start: int, stop: int, batch: Batch, alive: Tensor) -> tuple[Shard, Tensor]:
+        rows = alive.to(self.device)
+        began = time.perf_counter()
+        if len(rows):
+            result = stage.attack(
+                self.model,
+                batch.x[rows],
+                batch.y[rows],
+                seed=derive(self.store.run["settings"]["seed"], stage.name),
+                index=batch.index[alive],
+                clean_output=batch.output[rows],
+            )
+        else:
+            result = _nothing(batch)
+        columns = {
+            "index": batch.index[alive],
+            "label": batch.y[rows],
+            "prediction": batch.prediction[rows],
+            "adv_prediction": result.prediction,
+            "success": result.success,
+            "distance": result.distance,
+            "forwards": result.forwards,
+            "backwards": result.backwards,
+        }
+        columns = {name: column.cpu() for name, column in columns.items()}
+        shard = Shard(
+            stage=stage.name,
+            start=start,
+            stop=stop,
+            columns=columns,
+            seconds=time.perf_counter() - began,
+            examples=_examples(start, batch.x[rows], result, columns),
+        )
+        return shard, result.x_adv
+
+    def _worse(self, worst: Shard | None, shard: Shard, moved: Tensor, batch: Batch, alive: Tensor) -> Shard:
+        """The chunk's inputs with those of this stage's successes put in."""
+        inputs = worst.columns["x_adv"].clone() if worst else batch.x.detach().cpu().clone()
+        broken = shard.columns["success"].bool()
+        inputs[alive[broken]] = moved[broken.to(moved.device)].to("cpu", inputs.dtype)
+        columns = {"index": batch.index, "x_adv": inputs}
+        return Shard(stage=ADV, start=shard.start, stop=shard.stop, columns=columns)
+
+
+def run(work: Work, chunks: list[tuple[int, int]]) -> None:
+    """Bring these chunks to their end: first all clean predictions, which show unusable data early.
+
+    Raises:
+        StoreError: A shard could not be written.
+    """
+    for start, stop in chunks:
+        work.clean(start, stop)
+    for start, stop in chunks:
+        work.attack(start, stop)
+
+
+def missing(store: Store) -> list[tuple[str, int]]:
+    """Stage and chunk of each shard that is still to come."""
+    there = {stage: set(store.done(stage)) for stage in store.stages}
+    return [(stage, start) for start, _ in store.chunks for stage in store.stages if start not in there[stage]]
+
+
+def complete(store: Store) -> None:
+    """Hold that every shard is there.
+
+    Raises:
+        StoreError: One is not.
+    """
+    left = missing(store)
+    if left:
+        stage, start = left[0]
+        raise StoreError(
+            f"{len(left)} shards are missing from {store.path}, the first is {store.shard_path(stage, start).name} of "
+            f"stage {stage}. Continue the run with --resume."
+        )
+
+
+def _confidence(output: Tensor) -> Tensor:
+    """Highest softmax probability; 1 where the model gives decisions only."""
+    if not output.is_floating_point() or output.ndim != 2:
+        return torch.ones(len(output))
+    return output.float().softmax(dim=1).amax(dim=1).cpu()
+
+
+def _nothing(batch: Batch) -> Result:
+    none = torch.zeros(0, dtype=torch.int64)
+    return Result(batch.x[:0], none.bool(), none.double(), none, none, none)
+
+
+def _examples(start: int, x: Tensor, result: Result, columns: dict[str, Tensor]) -> dict[str, Tensor]:
+    found = columns["success"].nonzero().flatten()[:_EXAMPLES]
+    if start >= _EXAMPLES_WITHIN or len(found) == 0:
+        return {}
+    rows = found.to(x.device)
+    return {
+        "example_index": columns["index"][found],
+        "example_x": x[rows].float(),
+        "example_adv": result.x_adv[rows].float(),
+    }

@@ -1,0 +1,108 @@
+"""What the reader of a robust accuracy has to know about how it came about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, final
+
+from assay.evaluation.schema import FlagRecord
+
+Severity = Literal["error", "warning", "info"]
+
+# code: (severity, cure); docs/checks.md has a section for each code.
+_KNOWN: dict[str, tuple[Severity, str]] = {
+    "train-mode": (
+        "warning",
+        "Call model.eval() before the evaluation.",
+    ),
+    "batch-dependent": (
+        "error",
+        "Put every normalisation layer in eval mode with running statistics (model.eval()), so that a prediction "
+        "does not depend on the other samples of a batch.",
+    ),
+    "random-output": (
+        "warning",
+        "Average the gradient over the randomness (EOT) in the attack, or evaluate with the randomness fixed.",
+    ),
+    "softmax-outputs": (
+        "warning",
+        "Return logits: drop the final softmax, or return its logarithm.",
+    ),
+    "constant-output": (
+        "error",
+        "Check that the weights were loaded and that inputs reach the model unscaled.",
+    ),
+    "zero-gradients": (
+        "warning",
+        "Use an attack without gradients (Square), or replace the step that stops them by a differentiable one "
+        "(BPDA) and evaluate that.",
+    ),
+    "saturated-loss": (
+        "warning",
+        "Use a loss that does not saturate (loss='dlr' or loss='margin'); the suite standard has one.",
+    ),
+    "black-box-beats-white-box": (
+        "warning",
+        "The gradients mislead: look for rounding, randomness or saturation in the model and attack a "
+        "differentiable surrogate of it.",
+    ),
+    "stage-skipped": (
+        "info",
+        "Read the robust accuracy as that of the remaining stages only.",
+    ),
+    "fallback": (
+        "info",
+        "Nothing to do: compare with runs that used the same fallback.",
+    ),
+    "damaged-shard": (
+        "info",
+        "Nothing to do: it was computed again. Check the disk if this repeats.",
+    ),
+}
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Flag:
+    """One remark about a run.
+
+    Args:
+        code: Names the check; a section of ``docs/checks.md`` explains it.
+        severity: "error" when the numbers cannot be used, "warning" when they may mislead, "info" otherwise.
+        message: What was found.
+        cure: What to do about it.
+    """
+
+    code: str
+    severity: Severity
+    message: str
+    cure: str
+
+    @staticmethod
+    def of(code: str, message: str) -> Flag:
+        """The flag of a known check.
+
+        Example:
+            >>> Flag.of("softmax-outputs", "every row sums to 1.").severity
+            'warning'
+        """
+        severity, cure = _KNOWN[code]
+        return Flag(code=code, severity=severity, message=message, cure=cure)
+
+    @property
+    def link(self) -> str:
+        """Where the check is explained."""
+        return f"docs/checks.md#{self.code}"
+
+    def record(self) -> FlagRecord:
+        """As it is written to ``run.json``."""
+        return {
+            "code": self.code,
+            "severity": self.severity,
+            "message": self.message,
+            "cure": self.cure,
+            "link": self.link,
+        }
+
+
+CODES = tuple(_KNOWN)

@@ -1,0 +1,105 @@
+"""What people see while a run is at work: stage, running robust accuracy and the time left, on stderr."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import final
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from typing_extensions import Self
+
+_EVERY = 10.0  # seconds between two lines where there is no terminal
+
+
+@final
+class Display:
+    """A bar on a terminal, a line now and then elsewhere.
+
+    Args:
+        stages: Names of the stages, "clean" first.
+        chunks: First position of each chunk and one past its last.
+        show: False for silence.
+    """
+
+    def __init__(self, stages: tuple[str, ...], chunks: list[tuple[int, int]], *, show: bool) -> None:
+        self._show = show
+        self._stages = stages
+        self._sizes = {start: stop - start for start, stop in chunks}
+        self._left: dict[int, int] = {}
+        self._seconds: dict[str, list[float]] = {stage: [] for stage in stages}
+        self._done = 0
+        self._total = len(stages) * len(chunks)
+        self._console = Console(stderr=True, highlight=False)
+        self._last = time.monotonic()
+        self._bar: Progress | None = None
+
+    def __enter__(self) -> Self:
+        if self._show and self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[robust]}"),
+                TextColumn("{task.fields[left]}"),
+                console=self._console,
+                transient=True,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(self._stages[0], total=self._total, robust="", left="")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def update(self, stage: str, start: int, left: int, seconds: float) -> None:
+        """Take in one shard.
+
+        Args:
+            stage: Its stage.
+            start: First position of its chunk.
+            left: Samples of the chunk that are still robust after it.
+            seconds: Time it took.
+        """
+        self._left[start] = left
+        self._seconds[stage].append(seconds)
+        self._done += 1
+        robust, left_text = f"robust so far {self.robust:.1%}", _clock(self.time_left)
+        if self._bar:
+            self._bar.update(self._task, completed=self._done, description=stage, robust=robust, left=left_text)
+        elif self._show and time.monotonic() - self._last >= _EVERY:
+            self._last = time.monotonic()
+            self._console.print(
+                f"{stage}: {self._done} of {self._total} parts, {robust}{', ' * bool(left_text)}{left_text}"
+            )
+
+    def say(self, text: str) -> None:
+        """Write one line."""
+        if self._show:
+            self._console.print(text, soft_wrap=True)
+
+    @property
+    def robust(self) -> float:
+        """Share of the samples seen that nothing has broken yet: an upper bound that only goes down within a chunk."""
+        seen = sum(self._sizes[start] for start in self._left)
+        return sum(self._left.values()) / seen if seen else 0.0
+
+    @property
+    def time_left(self) -> float | None:
+        """Seconds, from the mean time of each stage; None until every stage was seen once."""
+        if not all(self._seconds.values()):
+            return None
+        chunks = len(self._sizes)
+        return sum(sum(s) / len(s) * (chunks - len(s)) for s in self._seconds.values())
+
+
+def _clock(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d} left" if hours else f"{minutes}:{rest:02d} left"

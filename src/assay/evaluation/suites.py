@@ -1,0 +1,191 @@
+"""Suites: which attacks are run one after the other, as versioned TOML or as a list of attacks."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, final
+
+from assay import grammar, registry
+from assay.attacks import Attack
+from assay.errors import AccessError, SettingError
+from assay.evaluation.flags import Flag
+from assay.evaluation.schema import StageRecord, SuiteRecord
+from assay.oracle import Access
+from assay.threats import Threat
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
+_KEYS = {"name", "attack", "min_classes", "fallback"}
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One attack of a suite, and what replaces it on models with few classes.
+
+    Args:
+        name: Lower-case letters, digits and dashes; the folder of its shards is named after it.
+        attack: The attack.
+        min_classes: Fewest classes that its loss is defined for.
+        fallback: The attack for models with fewer classes; without one the stage is skipped there.
+    """
+
+    name: str
+    attack: Attack
+    min_classes: int = 2
+    fallback: Attack | None = None
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """Attacks in order; each is run on the samples that survived those before it.
+
+    Args:
+        name: What reports call it.
+        version: Grows with every change of a stage, so that numbers of different versions are told apart.
+        stages: The attacks.
+        description: One line.
+    """
+
+    name: str
+    version: int
+    stages: tuple[Stage, ...]
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        names = [stage.name for stage in self.stages]
+        if not names:
+            raise SettingError(f"suite {self.name!r} has no stages.")
+        for name in names:
+            if not _NAME.fullmatch(name) or name in {"clean", "adv"}:
+                raise SettingError(
+                    f"a stage cannot be called {name!r}: use lower-case letters, digits and dashes, and neither "
+                    "'clean' nor 'adv'."
+                )
+            if names.count(name) > 1:
+                raise SettingError(f"suite {self.name!r} has two stages called {name!r}.")
+
+    def record(self) -> SuiteRecord:
+        """As it is written to ``run.json``."""
+        stages: list[StageRecord] = [{"name": s.name, "attack": repr(s.attack)} for s in self.stages]
+        return {"name": self.name, "version": self.version, "stages": stages}
+
+
+def load_suite(spec: str | os.PathLike[str] | Sequence[tuple[str, Attack]], threat: Threat) -> Suite:
+    """Read a suite.
+
+    Args:
+        spec: A name (``assay list suites``), the path of a ``.toml`` file, or a list of (name, attack).
+        threat: What the word THREAT stands for in the file.
+
+    Raises:
+        GrammarError: No suite has this name, or an attack in the file cannot be read.
+        SettingError: The file lacks a key or has one too many, or an attack of a list has another threat.
+
+    Example:
+        >>> import assay
+        >>> [stage.name for stage in load_suite("standard", assay.Linf(0.1)).stages]
+        ['apgd-ce', 'apgd-t', 'square']
+    """
+    if isinstance(spec, (str, os.PathLike)):
+        text = os.fspath(spec)
+        path = Path(text) if text.endswith(".toml") else Path(registry.get("suite", text).target)
+        return _read(path, threat)
+    stages = []
+    for name, attack in spec:
+        if attack.threat != threat:
+            raise SettingError(
+                f"stage {name!r} attacks within {attack.threat!r}, the run asks about {threat!r}: give both the same."
+            )
+        stages.append(Stage(name=name, attack=attack))
+    return Suite(name="custom", version=0, stages=tuple(stages))
+
+
+def fit(suite: Suite, *, classes: int, access: Access) -> tuple[Suite, list[Flag]]:
+    """The stages that this model and threat allow, and a flag for each that was replaced or skipped.
+
+    Args:
+        suite: The suite as written.
+        classes: Outputs of the model.
+        access: What the model grants.
+
+    Raises:
+        AccessError: Nothing is left.
+    """
+    stages: list[Stage] = []
+    flags: list[Flag] = []
+    for stage in suite.stages:
+        fitting = stage
+        if classes < stage.min_classes:
+            few = f"needs {stage.min_classes} classes and the model has {classes}"
+            if stage.fallback is None:
+                flags.append(Flag.of("stage-skipped", f"stage {stage.name} was left out: it {few}."))
+                continue
+            fitting = replace(stage, attack=stage.fallback)
+            flags.append(Flag.of("fallback", f"stage {stage.name} {few}: {fitting.attack!r} was run in its place."))
+        reason = _refusal(fitting.attack, access)
+        if reason:
+            flags.append(Flag.of("stage-skipped", f"stage {stage.name} was left out: {reason}."))
+        else:
+            stages.append(fitting)
+    if not stages:
+        raise AccessError(
+            f"no stage of suite {suite.name!r} can be run on this model and threat: "
+            + " ".join(flag.message for flag in flags)
+        )
+    return replace(suite, stages=tuple(stages)), flags
+
+
+def _refusal(attack: Attack, access: Access) -> str:
+    """Why this attack cannot be run; empty when it can."""
+    if attack.access > access:
+        needs, grants = attack.access.name.lower(), access.name.lower()
+        return f"{type(attack).__name__} needs {needs} and the model grants {grants}"
+    known = registry.find("attack", type(attack).__name__)
+    if known and known.threats and attack.threat.name not in known.threats:
+        return f"{type(attack).__name__} is made for {', '.join(known.threats)}, not for {attack.threat.name}"
+    return ""
+
+
+def _read(path: Path, threat: Threat) -> Suite:
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingError(f"suite {path} cannot be read: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingError(f"suite {path} is not valid TOML: {error}") from error
+    for key, kind in (("name", str), ("version", int), ("stage", list)):
+        if not isinstance(content.get(key), kind):
+            raise SettingError(f"suite {path} lacks {key!r} (a {kind.__name__}).")
+    stages = tuple(_stage(path, number, table, threat) for number, table in enumerate(content["stage"], start=1))
+    return Suite(
+        name=content["name"],
+        version=content["version"],
+        stages=stages,
+        description=str(content.get("description", "")),
+    )
+
+
+def _stage(path: Path, number: int, table: dict[str, Any], threat: Threat) -> Stage:
+    missing, unknown = {"name", "attack"} - set(table), set(table) - _KEYS
+    if missing or unknown:
+        problem = f"lacks {sorted(missing)[0]!r}" if missing else f"has the unknown key {sorted(unknown)[0]!r}"
+        raise SettingError(f"suite {path}: stage {number} {problem}; its keys are {', '.join(sorted(_KEYS))}.")
+    names = {"THREAT": threat}
+    fallback = table.get("fallback")
+    return Stage(
+        name=table["name"],
+        attack=grammar.attack(table["attack"], names=names),
+        min_classes=table.get("min_classes", 2),
+        fallback=grammar.attack(fallback, names=names) if fallback else None,
+    )
