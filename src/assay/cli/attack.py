@@ -49,7 +49,7 @@ def attack(
     built = grammar.attack(attack, threat, settings or ())
     samples = load_data(data, limit=limit)
     place = options.device(device)
-    target = options.model(model, place)
+    target = options.model(model, place, samples)
 
     started = time.perf_counter()
     chunks: list[search.Columns] = []
@@ -136,11 +136,12 @@ def _progress(quiet: bool) -> Progress:
 
 
 def _table(found: dict[str, Any]) -> Table:
-    table = Table(title=found["attack"], title_justify="left", box=None, pad_edge=False, show_header=False)
-    table.add_column(style="dim")
-    table.add_column()
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
     rate = "-" if found["success_rate"] is None else f"{found['success_rate']:.1%}"
     median, mean = found["distance"]["median"], found["distance"]["mean"]
+    table.add_row("attack", found["attack"])
     table.add_row("model, data", f"{found['model']}, {found['data']}, {found['samples']} samples")
     table.add_row("goal", found["goal"])
     table.add_row("accuracy before", f"{found['clean_accuracy']:.1%}")

@@ -55,7 +55,7 @@ def evaluate(
     allowed = grammar.threat(threat)
     stages: str | list[tuple[str, Attack]] = _stages(attack, allowed) if attack else suite or "standard"
     samples = load_data(data, limit=limit)
-    target = options.model(model, options.device(device))
+    target = options.model(model, options.device(device), samples)
     try:
         with terminal.running():
             evaluation = run(

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assay.errors import SettingError
+from assay.errors import AssayError, ModelError, SettingError
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from assay import data
 
 Model = Annotated[
     str,
@@ -57,11 +59,28 @@ def device(name: DeviceName) -> str:
     return "cuda" if name is not DeviceName.cpu and torch.cuda.is_available() else "cpu"
 
 
-def model(spec: str, device: str) -> nn.Module:
-    """Load the model onto the device."""
+def model(spec: str, device: str, data: data.Data) -> nn.Module:
+    """Load the model onto the device, and make sure that it takes the data.
+
+    Raises:
+        ModelError: it cannot be loaded, or fails on the first sample.
+    """
+    import torch
+
     from assay.models import load_model
 
-    return load_model(spec, device=device)
+    loaded = load_model(spec, device=device)
+    x, _, _ = data.batch(0, 1)
+    try:
+        with torch.no_grad():
+            loaded(x.to(device))
+    except AssayError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"the model {spec!r} cannot take the data {data.name!r}, inputs of shape {tuple(x.shape[1:])}: {error}"
+        ) from error
+    return loaded
 
 
 def writable(path: Path) -> None:
