@@ -101,7 +101,8 @@ class Data(Dataset[tuple[Tensor, int]]):
             return Data(*source.tensors, name=name)
         if isinstance(source, DataLoader):
             raise DataError("a DataLoader was given; pass its data set (loader.dataset): batching is done inside.")
-        if hasattr(source, "__getitem__") and hasattr(source, "__len__") and not isinstance(source, tuple | list):
+        lazy = hasattr(source, "__getitem__") and hasattr(source, "__len__")
+        if lazy and not isinstance(source, str | bytes | dict | tuple | list | Tensor | np.ndarray):
             classes = getattr(source, "classes", None)
             return Data(source, None, name=name, classes=tuple(map(str, classes)) if classes else None)
         raise DataError(
@@ -131,9 +132,11 @@ class Data(Dataset[tuple[Tensor, int]]):
             ``(b, *shape)``, ``(b,)`` int64, ``(b,)`` int64
 
         Raises:
-            DataError: when a sample cannot be read or differs in shape from its neighbours.
+            DataError: when there are none, one cannot be read, or one differs in shape from the others.
         """
         rows = slice(start, min(stop, len(self)))
+        if not 0 <= rows.start < rows.stop:
+            raise DataError(f"no samples in {start}..{stop} of {self.name}, which has {len(self)}.")
         index = torch.arange(rows.start, rows.stop) if self.index is None else self.index[rows]
         if isinstance(self.x, Tensor):
             return self.x[rows], self._labels()[rows], index
@@ -145,8 +148,6 @@ class Data(Dataset[tuple[Tensor, int]]):
                     f"sample {start + offset} has {tuple(x.shape)}; bring all to one shape "
                     "(folder:PATH?size=224&mode=rgb resizes and converts images)."
                 )
-        if not pairs:
-            raise DataError(f"no samples in {start}..{stop} of {self.name}, which has {len(self)}.")
         return torch.stack([x for x, _ in pairs]), torch.tensor([y for _, y in pairs]), index
 
     def take(self, count: int | None) -> Data:

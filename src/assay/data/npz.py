@@ -44,7 +44,8 @@ def _read(path: Path) -> dict[str, NDArray[np.generic]]:
     if not path.exists():
         raise DataError(f"no file {path}.")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw:
+            file = np.load(raw, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise DataError(f"{path} holds a single array; save both: numpy.savez(path, x=..., y=...).")
             missing = [key for key in ("x", "y") if key not in file.files]
