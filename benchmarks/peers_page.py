@@ -28,8 +28,8 @@ The peers are called in batches of {batch}, ours once with all samples. Every ro
 - *outside*: images beyond the budget or the box by more than 1e-6; their predictions are not used
 """
 DEMAND = """
-Against every peer, by the means and medians above: never weaker by more than one image; at most a third of its gradient evaluations on the
-standard network, and never more on a robust one.
+Against every peer, by the means and medians above: never weaker by more than one image; at most a third of its gradient
+evaluations on the standard network, and never more on a robust one.
 """
 
 
