@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from assay.attacks import Result
 from assay.data import Data
@@ -172,6 +172,16 @@ def run(work: Work, chunks: list[tuple[int, int]]) -> None:
         work.clean(start, stop)
     for start, stop in chunks:
         work.attack(start, stop)
+
+
+def placement(model: Any, otherwise: torch.device) -> tuple[torch.device, torch.dtype | None]:
+    """Where the model's inputs go, and their floating type, as its first parameter or buffer has them."""
+    if isinstance(model, nn.Module):
+        for tensor in (*model.parameters(), *model.buffers()):
+            if tensor.is_floating_point():
+                return tensor.device, tensor.dtype
+        return otherwise, None
+    return torch.device("cpu"), None
 
 
 def missing(store: Store) -> list[tuple[str, int]]:

@@ -1,0 +1,185 @@
+"""``assay.evaluate``: a suite of attacks over a data set, in a run directory that can be killed and continued."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from assay.attacks import Attack
+from assay.attacks.base import _evaluating as evaluating
+from assay.errors import StoreError
+from assay.evaluation import checks, prepare
+from assay.evaluation.chunks import Work, complete, missing, placement, run
+from assay.evaluation.flags import Flag
+from assay.evaluation.progress import Display
+from assay.evaluation.ranks import Group, check_devices, join, launch, own_device, wait
+from assay.evaluation.schema import Settings
+from assay.evaluation.store import Store
+from assay.evaluation.suites import Suite
+from assay.evaluation.summary import Evaluation, results
+from assay.models.load import load_model
+from assay.threats import Threat
+
+
+def evaluate(
+    model: Any,
+    data: Any,
+    *,
+    threat: Threat | str,
+    suite: str | os.PathLike[str] | Sequence[tuple[str, Attack]] = "standard",
+    out: str | os.PathLike[str] | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    chunk: int | None = None,
+    devices: int = 1,
+    resume: bool = False,
+    overwrite: bool = False,
+    save_adv: bool = False,
+    progress: bool | None = None,
+    model_name: str | None = None,
+    data_name: str | None = None,
+) -> Evaluation:
+    """Measure clean and robust accuracy: each attack of a suite on the samples that survived those before it.
+
+    A sample is robust when it is classified rightly and no attack of the suite found an input within the threat that
+    is not. The result depends on model, data, threat, suite and seed, and on nothing else: not on chunks, order,
+    processes, or interruptions.
+
+    Args:
+        model: A module that takes inputs within the threat's bounds and returns logits, or what `load_model` loads.
+        data: (x, y), (x, y, index), a map-style Dataset, or what `load_data` loads.
+        threat: What the attacker may do, as an object or as text ("linf:8/255").
+        suite: A name ("quick", "standard"), the path of a .toml file, or a list of (name, attack).
+        out: The run directory; a temporary one, gone with the returned object, when None.
+        limit: Use only the first so many samples.
+        seed: Key of all random draws.
+        chunk: Samples in a shard; chosen by the size of the inputs when None.
+        devices: Processes on this machine (on graphics cards, one each). Model and data must be given by name.
+        resume: Continue the run in ``out``; start it where the folder is new or empty.
+        overwrite: Replace the run in ``out``.
+        save_adv: Keep the worst input of every sample in ``out/adv``.
+        progress: False for silence; otherwise a bar on a terminal, and lines now and then elsewhere.
+        model_name: What reports call the model.
+        data_name: What reports call the data.
+
+    Raises:
+        AssayError: The named error of whatever cannot be used: inputs, model, threat, suite, or the run directory,
+            which is tried before anything is computed.
+
+    Example:
+        >>> import torch, assay
+        >>> x, y = torch.rand(8, 4), torch.zeros(8, dtype=torch.int64)
+        >>> found = assay.evaluate(torch.nn.Linear(4, 5), (x, y), threat="linf:0.1", suite="quick", progress=False)
+        >>> found.robust_accuracy <= found.clean_accuracy
+        True
+    """
+    group = Group.here()
+    check_devices(devices, model, data)
+    folder, temporary = prepare.folder(out, group, resume=resume, overwrite=overwrite)
+    with _removed_on_failure(folder, temporary):
+        threat = prepare.threat(threat)
+        named = model if isinstance(model, str) else None
+        module = load_model(model, device=own_device()) if isinstance(model, str) else model
+        samples = prepare.data(data, data_name, limit, threat)
+        device, dtype = placement(module, own_device())
+        flags = checks.mode(module)
+        with evaluating(module):
+            fitted, found = prepare.fitted(module, samples, threat, suite, device, dtype)
+            flags += found
+            settings: Settings = {
+                "model": model_name or named or type(module).__name__,
+                "model_digest": prepare.digest(module, named),
+                "data": samples.name,
+                "data_digest": samples.fingerprint(),
+                "threat": repr(threat),
+                "goal": "untargeted",
+                "suite": fitted.record(),
+                "seed": seed,
+                "limit": limit,
+                "samples": len(samples),
+                "chunk": prepare.chunk(chunk, samples, devices * group.world, folder if resume else None),
+                "save_adv": save_adv,
+            }
+            if group.rank == 0:
+                around = prepare.environment(device)
+                store = Store.begin(folder, settings, around, resume=resume, overwrite=overwrite)
+            else:
+                store = join(folder)
+                store.agree(settings)
+            began = time.monotonic()
+            show = progress is not False and group.rank == 0
+            with (
+                Display(store.stages, store.chunks, show=show) as display,
+                _noted(store, display, began, group),
+            ):
+                if devices > 1:
+                    launch(store, model, data, devices, display.update)
+                else:
+                    work = Work(
+                        store=store,
+                        model=module,
+                        data=samples,
+                        threat=threat,
+                        suite=fitted,
+                        device=device,
+                        dtype=dtype,
+                        report=display.update,
+                    )
+                    run(work, group.share(store.chunks))
+                    wait(store, group, display.update)
+                complete(store)
+        return _finish(store, fitted, threat, flags, time.monotonic() - began, group, temporary)
+
+
+@contextlib.contextmanager
+def _noted(store: Store, display: Display, began: float, group: Group) -> Iterator[None]:
+    """Write down that the run was interrupted, and say how to go on."""
+    try:
+        yield
+    except BaseException as error:
+        if group.rank == 0:
+            with contextlib.suppress(StoreError):  # the disk may be what failed
+                store.update(state="interrupted", seconds=time.monotonic() - began)
+        if isinstance(error, KeyboardInterrupt):
+            total = len(store.stages) * len(store.chunks)
+            kept = total - len(missing(store))
+            display.say(f"interrupted: {kept} of {total} shards are kept in {store.path}; continue with --resume.")
+        raise
+
+
+@contextlib.contextmanager
+def _removed_on_failure(folder: Path, temporary: bool) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        if temporary:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _finish(
+    store: Store,
+    suite: Suite,
+    threat: Threat,
+    flags: list[Flag],
+    seconds: float,
+    group: Group,
+    temporary: bool,
+) -> Evaluation:
+    table = store.merge()
+    flags = [*flags, *checks.outcome(table, suite)]
+    aside = store.corrupt()
+    if aside:
+        flags.append(Flag.of("damaged-shard", f"{len(aside)} damaged shards were set aside: {aside[0]}."))
+    eps = threat.eps if isinstance(threat.eps, float) else None
+    numbers = results(store, table, eps, flags)
+    if group.rank == 0:
+        store.update(state="done", results=numbers, seconds=seconds)
+    else:
+        store = Store.open(store.path)
+    return Evaluation(store, table, flags, temporary=temporary)

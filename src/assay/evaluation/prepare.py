@@ -1,0 +1,181 @@
+"""What a run starts from, read and checked: folder, threat, data, model, suite, and where it runs."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import assay
+from assay import grammar
+from assay.attacks import Attack
+from assay.data import Data, load_data
+from assay.errors import InputError, SettingError, ThreatError
+from assay.evaluation import checks
+from assay.evaluation.flags import Flag
+from assay.evaluation.folder import RUN, check
+from assay.evaluation.ranks import Group
+from assay.evaluation.schema import Environment
+from assay.evaluation.store import Store
+from assay.evaluation.suites import Suite, fit, load_suite
+from assay.goals import Untargeted
+from assay.inputs import check_classes, check_inputs
+from assay.oracle import Access, granted_access
+from assay.threats import Threat
+
+_CHUNK = 1000  # samples in a shard at most
+_PARTS = 8  # chunks at least, where there are samples enough: progress and processes need some
+_FEWEST = 64  # samples in a chunk, below which a model call is not filled
+_MEMORY = 1 << 30  # bytes that the attacks' copies of a chunk may take
+_COPIES = 12  # of the inputs that an attack holds at once
+
+
+def folder(out: str | os.PathLike[str] | None, group: Group, *, resume: bool, overwrite: bool) -> tuple[Path, bool]:
+    """The run directory, tried before anything is computed, and whether it is a temporary one.
+
+    Raises:
+        SettingError: A setting makes no sense without a folder, or with several ranks.
+        StoreError: The folder cannot be used.
+    """
+    if out is None:
+        if resume or overwrite:
+            raise SettingError("resume and overwrite speak of a run directory: give out.")
+        if group.world > 1:
+            raise SettingError("several processes need one folder that all of them see: give out.")
+        return Path(tempfile.mkdtemp(prefix="assay-")), True
+    if overwrite and group.world > 1:
+        raise SettingError("overwrite is not safe while other processes start: remove the folder or name another.")
+    path = Path(out)
+    if group.rank == 0:
+        check(path, resume=resume, overwrite=overwrite)
+    return path, False
+
+
+def threat(value: Threat | str) -> Threat:
+    """The threat, read where it is text.
+
+    Raises:
+        GrammarError: The text cannot be read.
+        ThreatError: It has one budget per sample.
+    """
+    found = grammar.threat(value) if isinstance(value, str) else value
+    if isinstance(found.eps, torch.Tensor):
+        raise ThreatError(
+            "an evaluation has one eps for all samples (or none). For one per sample call an attack directly: "
+            "attack(model, x, y)."
+        )
+    return found
+
+
+def data(source: Any, name: str | None, limit: int | None, threat: Threat) -> Data:
+    """The samples; those in memory are checked at once.
+
+    Raises:
+        DataError: The source cannot be read.
+        InputError: Inputs lie outside the bounds, or two samples have the same number.
+    """
+    if isinstance(source, str):
+        samples = Data.of(load_data(source, limit=limit), name=name or source)
+    else:
+        samples = Data.of(source, name=name).take(limit)
+    if len(samples) == 0:
+        raise InputError("the data holds no samples.")
+    if samples.index is not None and len(set(samples.index.tolist())) < len(samples):
+        raise InputError("two samples have the same index; each needs its own number, which keys its random draws.")
+    if isinstance(samples.x, torch.Tensor):
+        check_inputs(samples.x, threat.bounds)
+    return samples
+
+
+def fitted(
+    model: Any,
+    samples: Data,
+    threat: Threat,
+    suite: str | os.PathLike[str] | Sequence[tuple[str, Attack]],
+    device: torch.device,
+    dtype: torch.dtype | None,
+) -> tuple[Suite, list[Flag]]:
+    """The suite as this model and threat allow it, with everything that a look at the model showed.
+
+    Raises:
+        AccessError: No stage is left.
+        InputError: Labels are out of range.
+        ModelError: The model's output cannot be used.
+    """
+    x, y, _ = samples.batch(0, checks.PROBE)
+    check_inputs(x, threat.bounds)
+    x, y = x.to(device, dtype or x.dtype), y.to(device)
+    classes, flags = checks.outputs(model, x, y, threat)
+    access = granted_access(model)
+    if samples.y is not None and access > Access.LABELS:
+        check_classes(Untargeted(samples.y), classes)
+    found, fitting = fit(load_suite(suite, threat), classes=classes, access=access)
+    if any(stage.attack.access is Access.GRADIENTS for stage in found.stages):
+        flags += checks.gradients(model, x, y, threat)
+    return found, flags + fitting
+
+
+def chunk(asked: int | None, samples: Data, processes: int, resumed: Path | None) -> int:
+    """Samples in a shard: as asked for, as in the run that is continued, or by size.
+
+    Raises:
+        SettingError: Less than one was asked for.
+    """
+    if asked is not None:
+        if asked < 1:
+            raise SettingError(f"chunk must be at least 1; got {asked}.")
+        return asked
+    if resumed is not None and (resumed / RUN).exists():
+        return Store.open(resumed).run["settings"]["chunk"]
+    x, _ = samples[0]
+    fitting = _MEMORY // (_COPIES * max(1, x.numel()) * 4)
+    wanted = max(_FEWEST, -(-len(samples) // max(_PARTS, 2 * processes)))
+    return max(1, min(_CHUNK, fitting, wanted))
+
+
+def digest(model: Any, spec: str | None) -> str:
+    """Short hash of what the model is made of: parameters, buffers, and the file it was read from."""
+    found = hashlib.sha256(type(model).__qualname__.encode())
+    if isinstance(model, nn.Module):
+        for name, tensor in model.state_dict().items():
+            if isinstance(tensor, torch.Tensor):
+                plain = tensor.int_repr() if tensor.is_quantized else tensor
+                found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+                found.update(plain.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    if spec is not None and Path(spec).is_file():
+        with Path(spec).open("rb") as file:
+            while part := file.read(1 << 20):
+                found.update(part)
+    return found.hexdigest()[:16]
+
+
+def environment(device: torch.device) -> Environment:
+    """Versions and machine, as they are now."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu"
+    return {
+        "assay": assay.__version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "device": f"{device.type} ({name})",
+        "platform": platform.platform(),
+        "commit": _commit(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _commit() -> str | None:
+    try:
+        answer = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip() or None

@@ -1,0 +1,263 @@
+"""Several processes for one run: chunks are dealt out, shards are files, and nobody talks to anybody.
+
+A rank is told its number by ``torchrun``, through the environment. It computes the chunks that fall to it and writes
+their shards; whoever started the ranks waits for the files. No process group is made and no collective is called, so
+a rank that dies takes nothing with it but the shard it was working on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import torch
+
+from assay import errors, grammar
+from assay.errors import AssayError, SettingError, StoreError
+from assay.evaluation.chunks import Work, missing, placement, run
+from assay.evaluation.files import alive
+from assay.evaluation.folder import RUN
+from assay.evaluation.shards import CLEAN
+from assay.evaluation.store import Store
+from assay.evaluation.suites import Stage, Suite
+
+Report = Callable[[str, int, int, float], None]
+
+_POLL = 0.2  # seconds between two looks at the folder
+_PATIENCE = 600.0  # seconds until rank 0 must have written run.json
+_LAUNCHER = "ASSAY_LAUNCHER"
+_FAILURES = "ASSAY_FAILURES"
+_RANK = "import sys; from assay.evaluation.ranks import main; main(sys.argv[1:])"
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """This process among those that work on the run.
+
+    Args:
+        rank: Number of this process.
+        world: How many there are.
+    """
+
+    rank: int = 0
+    world: int = 1
+
+    @staticmethod
+    def here() -> Group:
+        """As ``torchrun`` says; a group of one without it."""
+        return Group(rank=int(os.environ.get("RANK", "0")), world=int(os.environ.get("WORLD_SIZE", "1")))
+
+    def share(self, chunks: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """The chunks that fall to this process, dealt out in turn.
+
+        Example:
+            >>> Group(rank=1, world=2).share([(0, 4), (4, 8), (8, 9)])
+            [(4, 8)]
+        """
+        return chunks[self.rank :: self.world]
+
+
+def own_device() -> torch.device:
+    """The graphics card of this process, where there is one."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+
+
+def check_devices(devices: int, model: object, data: object) -> None:
+    """Hold that a run can be spread over so many processes.
+
+    Raises:
+        SettingError: It cannot: not a positive number, more than there are cards, Python objects that another process
+            cannot load, or a process that is a rank already.
+    """
+    if devices < 1:
+        raise SettingError(f"devices must be at least 1; got {devices}.")
+    if devices == 1:
+        return
+    if Group.here().world > 1:
+        raise SettingError("this process was started by torchrun already: leave devices at 1.")
+    if torch.cuda.is_available() and devices > torch.cuda.device_count():
+        raise SettingError(f"devices={devices}, but this machine has {torch.cuda.device_count()} graphics card(s).")
+    for what, value in (("model", model), ("data", data)):
+        if not isinstance(value, str):
+            raise SettingError(
+                f"devices={devices} starts processes that load the {what} by name, and a {type(value).__name__} was "
+                "given. Name it (a zoo name, a file, package.module:callable), or start your own script with torchrun."
+            )
+
+
+def launch(store: Store, model: str, data: str, devices: int, report: Report) -> None:
+    """Start the ranks on this machine and wait until all shards are there.
+
+    Args:
+        store: The run, begun.
+        model: What each rank loads.
+        data: What each rank reads.
+        devices: How many ranks.
+        report: Called with (stage, first position, samples left, seconds) for every shard that appears.
+
+    Raises:
+        AssayError: What a rank raised.
+        StoreError: A rank was killed; its shards are kept.
+    """
+    for stage in store.run["settings"]["suite"]["stages"]:
+        _check_text(stage["attack"])
+    with tempfile.TemporaryDirectory(prefix="assay-ranks-") as scratch:
+        command = [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--no-python"),
+            *("--nproc-per-node", str(devices), sys.executable, "-c", _RANK),
+            *(str(store.path.resolve()), model, data),
+        ]
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // devices)),
+            _LAUNCHER: str(os.getpid()),
+            _FAILURES: scratch,
+        }
+        log = Path(scratch) / "log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
+            try:
+                _watch(store, process, report)
+            finally:
+                _end(process)
+        if missing(store):
+            raise _failure(store, Path(scratch), log, process.returncode)
+
+
+def _check_text(attack: str) -> None:
+    try:
+        grammar.attack(attack)
+    except AssayError as error:
+        raise SettingError(f"{attack} cannot be handed to other processes as text: {error}") from error
+
+
+def wait(store: Store, group: Group, report: Report) -> None:
+    """Wait until the other ranks have written their shards, and for the results where rank 0 makes them."""
+    seen = {(stage, start) for start, _ in group.share(store.chunks) for stage in store.stages}
+    while missing(store):
+        _tell(store, seen, report)
+        time.sleep(_POLL)
+    _tell(store, seen, report)
+    while group.rank > 0 and Store.open(store.path).run["state"] != "done":
+        time.sleep(_POLL)
+
+
+def join(path: Path) -> Store:
+    """The run that rank 0 begins.
+
+    Raises:
+        StoreError: It did not within ten minutes.
+    """
+    deadline = time.monotonic() + _PATIENCE
+    while not (path / RUN).exists():
+        if time.monotonic() > deadline:
+            raise StoreError(
+                f"rank 0 has written no {RUN} to {path} within {_PATIENCE:.0f} s. All ranks need to see one folder."
+            )
+        time.sleep(_POLL)
+    return Store.open(path)
+
+
+def main(arguments: list[str]) -> None:
+    """A rank that `launch` started: run directory, model and data by name."""
+    path, model_name, data_name = arguments
+    group = Group.here()
+    try:
+        _work(Path(path), model_name, data_name, group)
+    except AssayError as error:
+        failure = {"error": type(error).__name__, "message": str(error)}
+        (Path(os.environ[_FAILURES]) / f"{group.rank}.json").write_text(json.dumps(failure), encoding="utf-8")
+        raise SystemExit(1) from error
+
+
+def _work(path: Path, model_name: str, data_name: str, group: Group) -> None:
+    from assay.data import load_data
+    from assay.models import load_model
+
+    store = Store.open(path)
+    settings = store.run["settings"]
+    threat = grammar.threat(settings["threat"])
+    stages = tuple(Stage(name=s["name"], attack=grammar.attack(s["attack"])) for s in settings["suite"]["stages"])
+    model = load_model(model_name, device=own_device())
+    device, dtype = placement(model, own_device())
+    launcher = int(os.environ[_LAUNCHER])
+
+    def report(stage: str, start: int, left: int, seconds: float) -> None:
+        if not alive(launcher):  # killed without a word: nobody waits for these shards any more
+            raise SystemExit(1)
+
+    work = Work(
+        store=store,
+        model=model,
+        data=load_data(data_name, limit=settings["limit"]),
+        threat=threat,
+        suite=Suite(name=settings["suite"]["name"], version=settings["suite"]["version"], stages=stages),
+        device=device,
+        dtype=dtype,
+        report=report,
+    )
+    run(work, group.share(store.chunks))
+
+
+def _watch(store: Store, process: subprocess.Popen[bytes], report: Report) -> None:
+    seen: set[tuple[str, int]] = set()
+    while process.poll() is None:
+        _tell(store, seen, report)
+        time.sleep(_POLL)
+    _tell(store, seen, report)
+
+
+def _tell(store: Store, seen: set[tuple[str, int]], report: Report) -> None:
+    """Report the shards that appeared since the last look."""
+    for stage in store.stages:
+        for start in store.done(stage):
+            if (stage, start) in seen:
+                continue
+            with contextlib.suppress(StoreError):  # damaged, left by an earlier attempt: its rank computes it again
+                shard = store.read_shard(stage, start)
+                columns = shard.columns
+                kept = columns["prediction"] == columns["label"] if stage == CLEAN else columns["success"] == 0
+                report(stage, start, int(kept.sum()), shard.seconds)
+                seen.add((stage, start))
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Stop the launcher and its ranks, if they still run."""
+    if process.poll() is None:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=10)
+    with contextlib.suppress(ProcessLookupError, PermissionError, AttributeError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _failure(store: Store, scratch: Path, log: Path, code: int) -> AssayError:
+    """What went wrong, in the words of the rank where it left any."""
+    for path in sorted(scratch.glob("*.json")):
+        told = json.loads(path.read_text(encoding="utf-8"))
+        kind = getattr(errors, told["error"], AssayError)
+        error = kind(told["message"])
+        assert isinstance(error, AssayError)
+        return error
+    total = len(store.chunks) * len(store.stages)
+    kept = total - len(missing(store))
+    last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-15:]
+    return StoreError(
+        f"a process of the run was killed or crashed (torchrun ended with {code}). {kept} of {total} shards are kept "
+        f"in {store.path}: continue with --resume, with any number of devices. It last said:\n"
+        + "\n".join(f"  {line}" for line in last)
+    )
