@@ -65,11 +65,11 @@ def page(report: dict) -> str:
     from machine import sentence
 
     text = ["# Memory", "", sentence(report["machine"]), ""]
-    text.append(
-        f"APGD, {report['steps']} steps, on {report['count']} samples of 3x32x32 as one chunk, {report['net']}. *Base* is "
-        "the process with torch, assay and the network loaded; *beyond* is the peak during the attack minus the base, "
-        f"inputs included. Limit: {LIMIT} MiB."
-    )
+    text += [
+        f"APGD, {report['steps']} steps, on {report['count']} samples of 3x32x32 as one chunk, {report['net']}.",
+        "*Base* is the process with torch, assay and the network loaded; *beyond* is the peak during the attack minus",
+        f"the base, inputs included. Limit: {LIMIT} MiB.",
+    ]
     text += [
         "",
         "| threat | succeeded | inputs, MiB | base, MiB | peak, MiB | beyond, MiB |",
