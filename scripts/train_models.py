@@ -180,9 +180,16 @@ def train(name: str, plan: Plan, data: dict[str, tuple[Tensor, Tensor]], seed: i
                     f"{name} {epoch + 1} {count} loss {total / count:.3f} {time.monotonic() - began:.0f} s",
                     flush=True,
                 )
-        weights = {key: value.contiguous() for key, value in averaged.module.state_dict().items()}
-        save_file(weights, zoo.WEIGHTS / f"{name}.safetensors")
+        save(averaged.module, zoo.WEIGHTS / f"{name}.safetensors")
         write_card(name, plan, data, seed=seed, epochs=epoch + 1, robust=epoch + 1 == recipe.epochs)
+
+
+def save(model: nn.Module, path: Path) -> None:
+    """Write the weights whole or not at all, readable by everyone."""
+    part = path.with_suffix(".part")
+    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, part)
+    part.chmod(0o644)
+    part.replace(path)
 
 
 def write_card(
@@ -196,15 +203,14 @@ def write_card(
     eps = plan.recipe.eps
     measured: dict[str, Any] = {
         "clean_accuracy": {
-            f"test ({len(data['test'][1])})": accuracy(model, data["test"]),
-            f"shipped ({len(data['shipped'][1])})": accuracy(model, data["shipped"]),
+            part: {"value": accuracy(model, data[part]), "samples": len(data[part][1])} for part in ("test", "shipped")
         }
     }
     if robust and eps is not None:
         measured["robust_accuracy"] = {
             "value": robust_accuracy(model, data["shipped"], eps),
-            "attack": f"APGD(threat=Linf({eps}), steps=100)",
             "samples": len(data["shipped"][1]),
+            "attack": f"APGD(threat=Linf({eps}), steps=100)",
             "seed": 0,
         }
     content = {
