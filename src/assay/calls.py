@@ -91,7 +91,8 @@ class Calls(Expression):
         try:
             return target(*arguments, **keywords)
         except (AssayError, TypeError, ValueError, ArithmeticError) as error:
-            raise self.error(f"{entry.name}: {error}", node) from error
+            lead = "" if str(error).startswith(entry.name) else f"{entry.name}: "
+            raise self.error(f"{lead}{error}", node) from error
 
     def _given(
         self, node: ast.Call, entry: registry.Entry, signature: inspect.Signature, depth: int
@@ -155,9 +156,9 @@ class Calls(Expression):
         entry: registry.Entry,
         signature: inspect.Signature,
         arguments: list[Any],
-        keywords: Mapping[str, Any],
+        keywords: dict[str, Any],
     ) -> None:
-        """Say what is wrong before the constructor does: an argument too many, or one that is missing."""
+        """Say what is wrong before the constructor does: too many arguments, a missing one, a wrong type."""
         parameters = signature.parameters.values()
         places = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
         if len(arguments) > len(places):
@@ -170,6 +171,26 @@ class Calls(Expression):
             raise self.error(f"{entry.name} needs {' and '.join(missing)}{cure}", node)
         if twice := [p.name for p in places[: len(arguments)] if p.name in keywords]:
             raise self.error(f"{twice[0]!r} is given twice", node)
+        self._check_types(node, entry, signature, signature.bind(*arguments, **keywords).arguments, keywords)
+
+    def _check_types(
+        self,
+        node: ast.Call,
+        entry: registry.Entry,
+        signature: inspect.Signature,
+        bound: Mapping[str, Any],
+        keywords: dict[str, Any],
+    ) -> None:
+        """Hold each value against its annotation; a whole number where a float belongs becomes one."""
+        written: dict[str, ast.expr] = dict(zip(signature.parameters, node.args, strict=False))
+        written |= {str(keyword.arg): keyword.value for keyword in node.keywords}
+        for name, given in bound.items():
+            annotation = _annotation(signature.parameters[name])
+            if not _fits(given, annotation):
+                problem = f"{name} of {entry.name} has to be {annotation}, found {given!r}"
+                raise self.error(problem, written.get(name, node))
+            if name in keywords and type(given) is int and "int" not in annotation:
+                keywords[name] = float(given)  # so that 1 and 1.0 give one repr
 
 
 def _callable(name: str) -> registry.Entry | None:
@@ -178,3 +199,24 @@ def _callable(name: str) -> registry.Entry | None:
 
 def _callables() -> tuple[str, ...]:
     return (*registry.names("attack"), *registry.names("threat"))
+
+
+def _annotation(parameter: inspect.Parameter) -> str:
+    found = parameter.annotation
+    return found.__name__ if isinstance(found, type) else str(found)
+
+
+def _fits(given: Any, annotation: str) -> bool:
+    """Whether a value is of an annotated type; one that the annotation's words cannot tell is not judged."""
+    kinds = {part.strip() for part in annotation.split("|")}
+    if isinstance(given, bool):
+        return "bool" in kinds
+    if isinstance(given, int):
+        return bool(kinds & {"int", "float"})
+    if isinstance(given, float):
+        return "float" in kinds
+    if isinstance(given, str):
+        return "str" in kinds or "Literal" in annotation
+    if given is None:
+        return "None" in kinds
+    return not kinds <= {"Attack", "Threat"} or bool(kinds & {cls.__name__ for cls in type(given).__mro__})

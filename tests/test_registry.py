@@ -1,0 +1,113 @@
+"""The registry agrees with what it names, and is read without torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from assay import registry
+from assay.errors import GrammarError
+
+
+@pytest.mark.parametrize("kind", ["attack", "threat", "loss"])
+def test_every_target_can_be_imported(kind):
+    for entry in registry.entries(kind):
+        built = entry.load()
+        assert callable(built)
+        assert entry.summary
+        assert not entry.summary.endswith(".")
+        if kind != "loss":
+            assert built.__name__ == entry.name
+
+
+def test_table_of_attacks_is_that_of_the_package():
+    from assay import attacks
+
+    assert set(registry.names("attack")) == set(attacks.__all__) - {"Attack", "Result"}
+
+
+def test_table_of_threats_is_that_of_the_package():
+    from assay import threats
+
+    assert set(registry.names("threat")) == set(threats.__all__) - {"Threat"}
+
+
+def test_table_of_losses_is_that_of_the_package():
+    from assay.losses import LOSSES
+
+    assert {name: registry.get("loss", name).load() for name in registry.names("loss")} == LOSSES
+
+
+@pytest.mark.parametrize("name", registry.names("attack"))
+def test_access_is_that_of_the_class(name):
+    from assay import grammar
+
+    built = grammar.attack(name, "linf:0.1")
+    assert registry.get("attack", name).access == type(built).access.name.lower()
+
+
+@pytest.mark.parametrize("name", registry.names("attack"))
+def test_attacks_take_the_threats_that_are_listed_and_no_others(name):
+    import torch
+
+    from assay import grammar
+    from assay.errors import AssayError
+
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 4))
+    x, y = torch.full((2, 1, 4, 4), 0.5), torch.tensor([0, 1])
+    for threat in registry.names("threat"):
+        quick = {"queries": 5} if name == "Square" else {}
+        if threat.lower() in registry.get("attack", name).threats:
+            result = grammar.attack(name, f"{threat}:0.1", quick)(model, x, y)
+            assert result.success.shape == (2,)
+        else:
+            with pytest.raises(AssayError):
+                grammar.attack(name, f"{threat}:0.1", quick)(model, x, y)
+
+
+def test_shipped_names_are_those_of_their_owners():
+    from assay.data.load import names as data_names
+    from assay.models.zoo import names as model_names
+
+    assert sorted(registry.names("model")) == sorted(model_names())
+    assert sorted(registry.names("data")) == sorted(data_names())
+    assert {"quick", "standard"} <= set(registry.names("suite"))
+
+
+@pytest.mark.parametrize(
+    ("written", "canonical"), [("pgd", "PGD"), ("multi-targeted", "MultiTargeted"), ("mi_fgsm", "MIFGSM")]
+)
+def test_names_are_found_in_any_spelling(written, canonical):
+    assert registry.get("attack", written).name == canonical
+
+
+def test_an_unknown_name_is_answered_with_near_ones():
+    with pytest.raises(GrammarError, match=r"unknown attack 'pdg'\. Did you mean PGD"):
+        registry.get("attack", "pdg")
+
+
+def test_a_name_far_from_all_is_answered_with_the_list():
+    with pytest.raises(GrammarError, match="There are Linf, L2, L1"):
+        registry.get("threat", "zzzzzzzz")
+
+
+def test_an_unknown_kind_is_refused():
+    with pytest.raises(GrammarError, match="unknown kind 'sauce'"):
+        registry.names("sauce")
+
+
+def test_a_file_is_not_loaded_as_an_object():
+    with pytest.raises(GrammarError, match="is a file"):
+        registry.get("suite", "quick").load()
+
+
+def test_nothing_heavy_is_imported():
+    code = (
+        "import sys; from assay import registry\n"
+        "for kind in registry.KINDS: registry.names(kind)\n"
+        "heavy = {'torch', 'numpy', 'rich', 'typer'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
