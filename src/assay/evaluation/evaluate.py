@@ -112,9 +112,9 @@ def evaluate(
                 store = join(folder)
                 store.agree(settings)
             began = time.monotonic()
-            show = progress is not False and group.rank == 0
+            show, workers = progress is not False and group.rank == 0, devices * group.world
             with (
-                Display(store.stages, store.chunks, show=show) as display,
+                Display(store.stages, store.chunks, show=show, workers=workers) as display,
                 _noted(store, display, began, group),
             ):
                 if devices > 1:

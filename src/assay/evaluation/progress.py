@@ -21,10 +21,12 @@ class Display:
         stages: Names of the stages, "clean" first.
         chunks: First position of each chunk and one past its last.
         show: False for silence.
+        workers: Processes that share the chunks.
     """
 
-    def __init__(self, stages: tuple[str, ...], chunks: list[tuple[int, int]], *, show: bool) -> None:
+    def __init__(self, stages: tuple[str, ...], chunks: list[tuple[int, int]], *, show: bool, workers: int = 1) -> None:
         self._show = show
+        self._workers = workers
         self._stages = stages
         self._sizes = {start: stop - start for start, stop in chunks}
         self._left: dict[int, int] = {}
@@ -90,11 +92,12 @@ class Display:
 
     @property
     def time_left(self) -> float | None:
-        """Seconds, from the mean time of each stage; None until every stage was seen once."""
+        """Seconds, from the mean time of each stage so far; None until every stage was seen."""
         if not all(self._seconds.values()):
             return None
         chunks = len(self._sizes)
-        return sum(sum(s) / len(s) * (chunks - len(s)) for s in self._seconds.values())
+        left = sum(sum(s) / len(s) * (chunks - len(s)) for s in self._seconds.values())
+        return left / self._workers
 
 
 def _clock(seconds: float | None) -> str:
