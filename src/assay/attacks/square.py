@@ -117,7 +117,7 @@ class Square(Attack):
         """The window's share of the pixels at this query."""
         at = query * _SCHEDULE_LENGTH // self.queries if self.rescale else query
         halvings = sum(at > limit for limit in _HALVINGS)
-        return self.p * 0.5 ** float(halvings)
+        return self.p * float(0.5**halvings)
 
 
 class _Windows(ABC):

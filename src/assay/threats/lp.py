@@ -13,6 +13,7 @@ from assay.rng import Keyed
 from assay.threats.base import Threat
 
 _L1_SHARE = 0.01  # share of the coordinates that one L1 ascent step moves
+_L1_REACH, _L1_LEAST = 8, 64  # what the bounds refuse is spent on up to so many times more coordinates (at least 64)
 
 
 def _column(value: Tensor, like: Tensor) -> Tensor:
@@ -203,9 +204,9 @@ def _scaled_into(theta: Tensor, low: Tensor, high: Tensor, eps: Tensor) -> Tenso
 class L1(_Lp):
     """`sum_i |x'_i - x_i| <= eps`.
 
-    Steepest ascent moves along the single largest coordinate; as that is slow, the step goes to the largest 1 % of the
-    coordinates of `|grad|` (at least one) that can still move in that direction, equally, with the whole length
-    `step`. Projection: the exact nearest point of ball and box. Start: uniform in the ball, then projected.
+    Steepest ascent moves along the single largest coordinate of `|grad|`; as that is slow, the length `step` is shared
+    out equally among the largest 1 % of the coordinates (at least one), and what the bounds refuse goes to the next
+    largest. Projection: the exact nearest point of ball and box. Start: uniform in the ball, then projected.
 
     Args:
         eps: the budget, in units of the input.
@@ -260,13 +261,15 @@ class L1(_Lp):
     def ascend_sparse(self, x: Tensor, theta: Tensor, grad: Tensor, step: Tensor, share: Tensor) -> Tensor:
         """As `ascend`, on a share `(b,)` of all coordinates (at least one)."""
         low, high = self._room(x)
-        useful = torch.where(grad > 0, theta < high, theta > low) & (grad != 0)
-        strength = grad.abs().masked_fill_(~useful, 0).flatten(1)
+        room = torch.where(grad > 0, high - theta, theta - low).flatten(1)
+        strength = grad.abs().flatten(1).masked_fill(room <= 0, 0)
         count = (share * strength.shape[1]).long().clamp(1, strength.shape[1])
-        top = strength.topk(int(count.max()), dim=1)
-        chosen = (top.values > 0) & (torch.arange(top.values.shape[1], device=x.device) < count[:, None])
-        length = step[:, None] * chosen / chosen.sum(dim=1, keepdim=True).clamp_min(1)
-        move = torch.zeros_like(strength).scatter_(1, top.indices, length.to(strength)).reshape(grad.shape)
+        reach = min(max(_L1_REACH * int(count.max()), _L1_LEAST), strength.shape[1])
+        top = strength.topk(reach, dim=1)
+        portion = torch.minimum(room.gather(1, top.indices), (step / count)[:, None]) * (top.values > 0)
+        spent = portion.cumsum(dim=1) - portion
+        portion = torch.minimum(portion, (step[:, None] - spent).clamp_min(0))
+        move = torch.zeros_like(strength).scatter_(1, top.indices, portion).reshape(grad.shape)
         return theta + move * grad.sign()
 
     def size(self, x: Tensor, theta: Tensor) -> Tensor:
