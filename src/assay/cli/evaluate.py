@@ -12,6 +12,7 @@ from assay.cli import options, terminal
 
 if TYPE_CHECKING:
     from assay.attacks import Attack
+    from assay.evaluation import Evaluation
     from assay.threats import Threat
 
 
@@ -50,12 +51,16 @@ def evaluate(
     from assay import grammar
     from assay.data import load_data
     from assay.evaluation import evaluate as run
+    from assay.evaluation.ranks import Group
 
     assert threat is not None  # typer requires it
     allowed = grammar.threat(threat)
     stages: str | list[tuple[str, Attack]] = _stages(attack, allowed) if attack else suite or "standard"
-    samples = load_data(data, limit=limit)
-    target = options.model(model, options.device(device), samples)
+    samples: Any = load_data(data, limit=limit)
+    target: Any = options.model(model, options.device(device), samples)
+    if devices > 1:  # every process loads its own; here they were only tried
+        _check_devices(device)
+        target, samples = model, data
     try:
         with terminal.running():
             evaluation = run(
@@ -78,10 +83,8 @@ def evaluate(
     except KeyboardInterrupt:
         terminal.panel("Interrupted", _way_on(out), "yellow")
         raise typer.Exit(terminal.INTERRUPTED) from None
-    if as_json:
-        terminal.document({"path": str(out) if out else None, **evaluation.results})
-    if not quiet:
-        _tell(evaluation, out)
+    if Group.here().rank == 0:
+        _tell(evaluation, out, as_json=as_json, quiet=quiet)
     if fail_under is not None and evaluation.robust_accuracy < fail_under:
         terminal.panel(
             "Below --fail-under", f"Robust accuracy is {evaluation.robust_accuracy:.4f}; {fail_under:g} is required."
@@ -128,9 +131,25 @@ def _way_on(out: Path | None) -> str:
     )
 
 
-def _tell(evaluation: Any, out: Path | None) -> None:
-    terminal.people.print(evaluation.table())
-    if out is not None:
-        for what in ("run.json", "report.html"):
-            if (out / what).exists():
-                terminal.people.print(f"{what:<12} {out / what}", soft_wrap=True)
+def _check_devices(device: options.DeviceName) -> None:
+    import torch
+
+    if device is options.DeviceName.cpu and torch.cuda.is_available():
+        raise typer.BadParameter("several processes take the graphics cards; leave it out", param_hint="--device cpu")
+
+
+def _tell(evaluation: Evaluation, out: Path | None, *, as_json: bool, quiet: bool) -> None:
+    if as_json:
+        terminal.document({"path": str(out) if out else None, **evaluation.results})
+    if not quiet:
+        terminal.people.print(evaluation.table(), soft_wrap=True)
+    if out is None:
+        return
+    from assay.evaluation.report import render
+
+    page = out / "report.html"
+    if not page.exists():
+        render(out)
+    if not quiet:
+        for path in (out / "run.json", page):
+            terminal.people.print(f"{path.name:<12} {path}", soft_wrap=True)
