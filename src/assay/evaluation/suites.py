@@ -24,7 +24,7 @@ else:
     import tomli as tomllib
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
-_KEYS = {"name", "attack", "min_classes", "fallback"}
+_KEYS = {"name", "attack", "threats", "min_classes", "fallback"}
 
 
 @final
@@ -55,15 +55,17 @@ class Suite:
         version: Grows with every change of a stage, so that numbers of different versions are told apart.
         stages: The attacks.
         description: One line.
+        foreign: Names of stages that the file has for other threats only.
     """
 
     name: str
     version: int
     stages: tuple[Stage, ...]
     description: str = ""
+    foreign: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        names = [stage.name for stage in self.stages]
+        names = [stage.name for stage in self.stages] + list(self.foreign)
         if not names:
             raise SettingError(f"suite {self.name!r} has no stages.")
         for name in names:
@@ -123,7 +125,10 @@ def fit(suite: Suite, *, classes: int, access: Access) -> tuple[Suite, list[Flag
         AccessError: Nothing is left.
     """
     stages: list[Stage] = []
-    flags: list[Flag] = []
+    flags = [
+        Flag.of("stage-skipped", f"stage {name} was left out: it is not made for this threat.")
+        for name in suite.foreign
+    ]
     for stage in suite.stages:
         fitting = stage
         if classes < stage.min_classes:
@@ -133,9 +138,14 @@ def fit(suite: Suite, *, classes: int, access: Access) -> tuple[Suite, list[Flag
                 continue
             fitting = replace(stage, attack=stage.fallback)
             flags.append(Flag.of("fallback", f"stage {stage.name} {few}: {fitting.attack!r} was run in its place."))
-        reason = _refusal(fitting.attack, access)
-        if reason:
-            flags.append(Flag.of("stage-skipped", f"stage {stage.name} was left out: {reason}."))
+        if fitting.attack.access > access:
+            needs, grants = fitting.attack.access.name.lower(), access.name.lower()
+            flags.append(
+                Flag.of(
+                    "stage-skipped",
+                    f"stage {stage.name} was left out: it needs {needs} and the model grants {grants}.",
+                )
+            )
         else:
             stages.append(fitting)
     if not stages:
@@ -144,17 +154,6 @@ def fit(suite: Suite, *, classes: int, access: Access) -> tuple[Suite, list[Flag
             + " ".join(flag.message for flag in flags)
         )
     return replace(suite, stages=tuple(stages)), flags
-
-
-def _refusal(attack: Attack, access: Access) -> str:
-    """Why this attack cannot be run; empty when it can."""
-    if attack.access > access:
-        needs, grants = attack.access.name.lower(), access.name.lower()
-        return f"{type(attack).__name__} needs {needs} and the model grants {grants}"
-    known = registry.find("attack", type(attack).__name__)
-    if known and known.threats and attack.threat.name not in known.threats:
-        return f"{type(attack).__name__} is made for {', '.join(known.threats)}, not for {attack.threat.name}"
-    return ""
 
 
 def _read(path: Path, threat: Threat) -> Suite:
@@ -167,20 +166,30 @@ def _read(path: Path, threat: Threat) -> Suite:
     for key, kind in (("name", str), ("version", int), ("stage", list)):
         if not isinstance(content.get(key), kind):
             raise SettingError(f"suite {path} lacks {key!r} (a {kind.__name__}).")
-    stages = tuple(_stage(path, number, table, threat) for number, table in enumerate(content["stage"], start=1))
+    stages, foreign = [], []
+    for number, table in enumerate(content["stage"], start=1):
+        _check_keys(path, number, table)
+        if threat.name in table.get("threats", [threat.name]):
+            stages.append(_stage(table, threat))
+        else:
+            foreign.append(table["name"])
     return Suite(
         name=content["name"],
         version=content["version"],
-        stages=stages,
+        stages=tuple(stages),
         description=str(content.get("description", "")),
+        foreign=tuple(foreign),
     )
 
 
-def _stage(path: Path, number: int, table: dict[str, Any], threat: Threat) -> Stage:
+def _check_keys(path: Path, number: int, table: dict[str, Any]) -> None:
     missing, unknown = {"name", "attack"} - set(table), set(table) - _KEYS
     if missing or unknown:
         problem = f"lacks {sorted(missing)[0]!r}" if missing else f"has the unknown key {sorted(unknown)[0]!r}"
         raise SettingError(f"suite {path}: stage {number} {problem}; its keys are {', '.join(sorted(_KEYS))}.")
+
+
+def _stage(table: dict[str, Any], threat: Threat) -> Stage:
     names = {"THREAT": threat}
     fallback = table.get("fallback")
     return Stage(

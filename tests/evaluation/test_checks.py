@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import assay
+from assay.attacks import FGSM, Square
+from assay.errors import InputError, ModelError
+from assay.evaluation.flags import CODES, Flag
+
+LINF = assay.Linf(0.02)
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+class Sane(nn.Module):
+    """A small network whose random weights give clear decisions."""
+
+    def __init__(self, classes: int = 5, scale: float = 1.0) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.hidden = nn.Parameter(torch.randn(16, 12, generator=generator))
+        self.out = nn.Parameter(torch.randn(classes, 16, generator=generator))
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * ((x.flatten(1) - 0.5) @ self.hidden.T).relu() @ self.out.T
+
+
+class Softmax(Sane):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).softmax(dim=1)
+
+
+class Constant(Sane):
+    def forward(self, x: Tensor) -> Tensor:
+        return 0 * super().forward(x) + torch.arange(5.0)
+
+
+class Noisy(Sane):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x + 0.1 * torch.randn_like(x))
+
+
+class Rounded(Sane):
+    """Gradients vanish, and random search sees through it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward((x * 255).round() / 255) if not x.requires_grad else self.masked(x)
+
+    def masked(self, x: Tensor) -> Tensor:
+        return super().forward(((x * 255).round() / 255).detach() + 0 * x)
+
+
+class BatchDependent(Sane):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(12, track_running_stats=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.norm(x.flatten(1)))
+
+
+class NaN(Sane):
+    def forward(self, x: Tensor) -> Tensor:
+        return (-1 - super().forward(x).abs()).log()
+
+
+class OneOutput(Sane):
+    def __init__(self) -> None:
+        super().__init__(classes=1)
+
+
+class Detached(Sane):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.detach())
+
+
+def data(model: nn.Module, n: int = 40) -> tuple[Tensor, Tensor]:
+    x = torch.rand(n, 3, 2, 2, generator=torch.Generator().manual_seed(1))
+    model.eval()
+    return x, Sane.forward(model, x).argmax(dim=1)  # type: ignore[arg-type]
+
+
+def codes(model: nn.Module, **options: object) -> set[str]:
+    x, y = data(model)
+    suite = options.pop("suite", [("fgsm", FGSM(threat=LINF))])
+    found = assay.evaluate(model, (x, y), threat=LINF, suite=suite, progress=False, **options)  # type: ignore[arg-type]
+    return {flag.code for flag in found.flags}
+
+
+def test_a_sane_model_raises_no_flag() -> None:
+    assert codes(Sane(), suite="quick") == set()
+
+
+@pytest.mark.parametrize(
+    ("model", "code"),
+    [
+        (Softmax, "softmax-outputs"),
+        (Constant, "constant-output"),
+        (Noisy, "random-output"),
+        (Rounded, "zero-gradients"),
+        (BatchDependent, "batch-dependent"),
+        (lambda: Sane(scale=1e4), "saturated-loss"),
+    ],
+)
+def test_each_fault_raises_its_flag(model: Callable[[], nn.Module], code: str) -> None:
+    assert code in codes(model())
+
+
+def test_train_mode_is_flagged_and_put_back() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.Dropout(0.5), nn.Linear(8, 3))
+    x = torch.rand(10, 3, 2, 2)
+    model.eval()
+    y = model(x).argmax(dim=1)
+    model.train()
+    model[2].eval()  # a module that the user froze
+    found = assay.evaluate(model, (x, y), threat=LINF, suite=[("fgsm", FGSM(threat=LINF))], progress=False)
+    assert [flag.code for flag in found.flags] == ["train-mode"]
+    assert found.clean_accuracy == 1.0  # dropout was off
+    assert [module.training for module in model] == [True, True, False, True]
+
+
+def test_a_batch_norm_left_in_train_mode() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(12), nn.Linear(12, 3)).eval()
+    model[1].train()
+    x, y = torch.rand(40, 3, 2, 2), torch.zeros(40, dtype=torch.int64)
+    found = assay.evaluate(model, (x, y), threat=LINF, suite=[("fgsm", FGSM(threat=LINF))], progress=False)
+    assert {"train-mode", "batch-dependent"} <= {flag.code for flag in found.flags}
+    assert "1" in found.flags[0].message
+    assert not model.training
+    assert model[1].training
+
+
+def test_black_box_beats_white_box() -> None:
+    wide = assay.Linf(0.2)
+    model = Rounded()
+    x, y = data(model)
+    suite = [("fgsm", FGSM(threat=wide)), ("square", Square(threat=wide, queries=200))]
+    found = assay.evaluate(model, (x, y), threat=wide, suite=suite, progress=False)
+    assert {"zero-gradients", "black-box-beats-white-box"} <= {flag.code for flag in found.flags}
+    sane = assay.evaluate(Sane(), (x, y), threat=wide, suite=suite, progress=False)
+    assert "black-box-beats-white-box" not in {flag.code for flag in sane.flags}
+
+
+@pytest.mark.parametrize(("model", "message"), [(NaN, "NaN"), (OneOutput, "two classes"), (Detached, "no gradient")])
+def test_models_that_cannot_be_measured(model: Callable[[], nn.Module], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        codes(model())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x, y: (x * 255, y), r"outside the bounds.*divide by 255"),
+        (lambda x, y: (x * 2 - 1, y), r"outside the bounds.*normalis"),
+        (lambda x, y: ((x * 255).to(torch.uint8), y), r"uint8.*/ 255"),
+        (lambda x, y: (x.log() * 0 + torch.nan, y), "NaN"),
+        (lambda x, y: (x, y + 5), "labels run from"),
+        (lambda x, y: (x, y - 1), "labels run from"),
+    ],
+)
+def test_inputs_and_labels_that_cannot_be_used(
+    change: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], message: str
+) -> None:
+    model = Sane()
+    with pytest.raises(InputError, match=message):
+        assay.evaluate(model, change(*data(model)), threat=LINF, suite="quick", progress=False)
+
+
+def test_a_late_bad_sample_of_a_lazy_data_set_is_found_before_any_attack(tmp_path: Path) -> None:
+    class Lazy(torch.utils.data.Dataset[tuple[Tensor, int]]):
+        def __len__(self) -> int:
+            return 40
+
+        def __getitem__(self, i: int) -> tuple[Tensor, int]:
+            return torch.full((3, 2, 2), 2.0 if i == 39 else 0.5), 0
+
+    with pytest.raises(InputError, match="outside the bounds"):
+        assay.evaluate(Sane(), Lazy(), threat=LINF, suite="quick", chunk=10, out=tmp_path / "run", progress=False)
+    assert not list((tmp_path / "run" / "shards").glob("01-*"))
+
+
+def test_every_check_has_its_section_with_a_cure_and_an_example() -> None:
+    page = (DOCS / "checks.md").read_text()
+    sections = dict(re.findall(r"^## ([\w-]+)\n(.*?)(?=^## |\Z)", page, flags=re.M | re.S))
+    for code in CODES:
+        assert Flag.of(code, "").link == f"docs/checks.md#{code}"
+        assert "**Cure.**" in sections[code], code
+        assert "```" in sections[code], code

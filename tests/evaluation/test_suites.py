@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import assay
+from assay import registry
+from assay.attacks import FGSM, PGD
+from assay.errors import AccessError, GrammarError, SettingError
+from assay.evaluation.suites import Stage, Suite, fit, load_suite
+from assay.oracle import Access
+
+LINF = assay.Linf(0.1)
+
+
+@pytest.mark.parametrize("name", registry.names("suite"))
+@pytest.mark.parametrize("threat", [LINF, assay.L2(0.5, bounds=(-1.0, 1.0)), assay.L1(3.0)], ids=repr)
+def test_shipped_suites_carry_the_threat_into_every_stage(name: str, threat: assay.Threat) -> None:
+    suite = load_suite(name, threat)
+    assert suite.name == name
+    assert suite.version >= 1
+    for stage in suite.stages:
+        assert stage.attack.threat == threat
+        assert stage.fallback is None or stage.fallback.threat == threat
+
+
+def test_standard_is_what_its_page_says() -> None:
+    attacks = [repr(stage.attack) for stage in load_suite("standard", LINF).stages]
+    assert [text.split("(")[0] for text in attacks] == ["APGD", "MultiTargeted", "Square"]
+    assert "steps=100" in attacks[0]
+    assert "loss='ce'" in attacks[0]
+    assert "steps=100" in attacks[1]
+    assert "loss='dlr'" in attacks[1]
+    assert "targets=9" in attacks[1]
+    assert "queries=5000" in attacks[2]
+
+
+def test_records_are_expressions_that_build_the_same_attack() -> None:
+    suite = load_suite("standard", LINF)
+    for stage, record in zip(suite.stages, suite.record()["stages"], strict=True):
+        assert assay.grammar.attack(record["attack"]) == stage.attack
+
+
+def test_few_classes_take_the_fallback_and_say_so() -> None:
+    suite = load_suite("standard", LINF)
+    for classes in (2, 3):
+        fitted, flags = fit(suite, classes=classes, access=Access.GRADIENTS)
+        assert "margin" in repr(fitted.stages[1].attack)
+        assert [flag.code for flag in flags] == ["fallback"]
+        assert f"needs 4 classes and the model has {classes}" in flags[0].message
+    fitted, flags = fit(suite, classes=4, access=Access.GRADIENTS)
+    assert fitted == suite
+    assert flags == []
+
+
+def test_without_a_fallback_the_stage_is_skipped() -> None:
+    stages = (
+        Stage(name="a", attack=PGD(threat=LINF, loss="dlr"), min_classes=3),
+        Stage(name="b", attack=PGD(threat=LINF)),
+    )
+    fitted, flags = fit(Suite(name="s", version=1, stages=stages), classes=2, access=Access.GRADIENTS)
+    assert [stage.name for stage in fitted.stages] == ["b"]
+    assert [flag.code for flag in flags] == ["stage-skipped"]
+
+
+def test_scores_only_keeps_the_black_box_stages() -> None:
+    fitted, flags = fit(load_suite("standard", LINF), classes=10, access=Access.SCORES)
+    assert [stage.name for stage in fitted.stages] == ["square"]
+    assert [flag.code for flag in flags] == ["stage-skipped"] * 2
+    assert "needs gradients and the model grants scores" in flags[0].message
+
+
+def test_nothing_left_is_an_error() -> None:
+    with pytest.raises(AccessError, match=r"no stage of suite 'standard'.*grants labels"):
+        fit(load_suite("standard", LINF), classes=10, access=Access.LABELS)
+
+
+def test_an_attack_that_cannot_use_the_threat_is_skipped() -> None:
+    fitted, flags = fit(load_suite("standard", assay.L1(3.0)), classes=10, access=Access.GRADIENTS)
+    assert [stage.name for stage in fitted.stages] == ["apgd-ce", "apgd-t"]
+    assert [flag.code for flag in flags] == ["stage-skipped"]
+    assert "square" in flags[0].message
+
+
+def test_a_list_of_attacks() -> None:
+    suite = load_suite([("one", FGSM(threat=LINF)), ("two", PGD(threat=LINF))], LINF)
+    assert (suite.name, [stage.name for stage in suite.stages]) == ("custom", ["one", "two"])
+    with pytest.raises(SettingError, match="give both the same"):
+        load_suite([("one", FGSM(threat=assay.Linf(0.2)))], LINF)
+
+
+@pytest.mark.parametrize("names", [[], ["clean"], ["a", "a"], ["../a"], ["A"], ["a b"], [""], ["adv"]])
+def test_names_that_cannot_be_folders(names: list[str]) -> None:
+    with pytest.raises(SettingError):
+        load_suite([(name, FGSM(threat=LINF)) for name in names], LINF)
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "mine.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_file_of_the_users_own(tmp_path: Path) -> None:
+    path = write(tmp_path, 'name = "mine"\nversion = 3\n[[stage]]\nname = "p"\nattack = "PGD(threat=THREAT)"\n')
+    suite = load_suite(path, LINF)
+    assert (suite.name, suite.version, suite.stages[0].attack) == ("mine", 3, PGD(threat=LINF))
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("name = ", "not valid TOML"),
+        ('version = 1\n[[stage]]\nname="p"\nattack="PGD(threat=THREAT)"', "lacks 'name'"),
+        ('name="m"\nversion=1', "lacks 'stage'"),
+        ('name="m"\nversion=1\n[[stage]]\nname="p"', "stage 1 lacks 'attack'"),
+        (
+            'name="m"\nversion=1\n[[stage]]\nname="p"\nattack="PGD(threat=THREAT)"\nstep=1',
+            "unknown key 'step'",
+        ),
+    ],
+)
+def test_files_that_are_no_suites(tmp_path: Path, text: str, found: str) -> None:
+    with pytest.raises(SettingError, match=found):
+        load_suite(write(tmp_path, text), LINF)
+
+
+def test_unknown_names(tmp_path: Path) -> None:
+    with pytest.raises(GrammarError, match="standard"):
+        load_suite("standart", LINF)
+    with pytest.raises(SettingError, match="cannot be read"):
+        load_suite(tmp_path / "none.toml", LINF)
+    with pytest.raises(GrammarError, match="PGD"):
+        load_suite(write(tmp_path, 'name="m"\nversion=1\n[[stage]]\nname="p"\nattack="PDG(threat=THREAT)"'), LINF)
