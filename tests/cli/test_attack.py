@@ -1,0 +1,180 @@
+"""``assay attack`` finds what the library finds, and loses nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import assay as package
+from assay import grammar, registry
+from assay.cli import search
+
+BASE = ("attack", "digits-mlp", "--data", "digits", "--limit", "60")
+PGD = (*BASE, "--attack", "pgd", "--set", "steps=3", "--threat", "linf:0.1")
+
+
+def test_the_numbers_are_those_of_the_library(assay, tmp_path):
+    found = assay(*PGD, "--batch", "7", "--seed", "3", "--save", tmp_path / "adv.npz", "--json")
+    assert found.code == 0
+    data = package.load_data("digits", limit=60)
+    x, y, index = data.batch(0, 60)
+    result = package.attacks.PGD(threat=package.Linf(0.1), steps=3)(
+        package.load_model("digits-mlp"), x, y, seed=3, index=index
+    )
+    with np.load(tmp_path / "adv.npz") as saved:
+        assert set(saved) == set(search.SAVED)
+        for name in ("success", "prediction", "forwards", "backwards"):
+            assert (saved[name] == getattr(result, name).numpy()).all(), name
+        assert np.allclose(saved["x_adv"], result.x_adv, atol=1e-6)
+        assert np.allclose(saved["distance"], result.distance, atol=1e-6)
+        assert (saved["x"] == x.numpy()).all()
+        assert (saved["y"] == y.numpy()).all()
+        assert (saved["index"] == index.numpy()).all()
+    document = found.json
+    begun = result.distance != 0
+    assert document["clean_accuracy"] == pytest.approx(float(begun.double().mean()))
+    assert document["accuracy"] == pytest.approx(float((~result.success).double().mean()))
+    assert document["succeeded"] == int((result.success & begun).sum()) > 0
+    assert document["success_rate"] == document["succeeded"] / document["begun"]
+    assert document["forwards"] == pytest.approx(float(result.forwards.double().mean()))
+    assert document["attack"] == repr(grammar.parse("PGD(threat=Linf(0.1), steps=3)"))
+    assert document["saved"] == str(tmp_path / "adv.npz")
+
+
+def test_the_table_is_for_people(assay):
+    found = assay(*PGD)
+    assert (found.code, found.out) == (0, "")
+    for row in ("accuracy before", "accuracy after", "success rate", "distance median", "backwards a sample"):
+        assert row in found.said
+
+
+def test_quiet(assay):
+    found = assay(*PGD, "--quiet", "--json")
+    assert found.err == ""
+    assert found.json["samples"] == 60
+
+
+def test_an_attack_that_does_nothing_reports_nothing(assay):
+    found = assay(*BASE, "--attack", "pgd", "--threat", "linf:0", "--json").json
+    assert found["succeeded"] == 0
+    assert found["accuracy"] == found["clean_accuracy"] > 0.9
+    assert found["distance"] == {"median": None, "mean": None}
+
+
+@pytest.mark.parametrize("rule", ["random", "next", "least-likely", "3"])
+def test_targets(rule):
+    model, data = package.load_model("digits-mlp"), package.load_data("digits", limit=50)
+    attack = package.attacks.PGD(threat=package.Linf(0.5), steps=5)
+    columns = search.joined(list(search.search(model, data, attack, goal=rule, batch=20)))
+    whole = search.joined(list(search.search(model, data, attack, goal=rule, batch=50)))
+    assert torch.equal(columns["prediction"], whole["prediction"])
+    y, won = columns["y"], columns["success"]
+    reached = columns["prediction"][won]
+    assert won.float().mean() > 0.9
+    if rule == "next":
+        assert torch.equal(reached, (y[won] + 1) % 10)
+    elif rule == "3":
+        assert not (y == 3).any()
+        assert (reached == 3).all()
+    elif rule == "least-likely":
+        scores = model(columns["x"]).scatter(1, y[:, None], torch.inf)
+        assert torch.equal(reached, scores.argmin(dim=1)[won])
+    else:
+        assert (reached != y[won]).all()
+        assert len(reached.unique()) > 5
+
+
+def test_a_query_budget_is_kept(assay, tmp_path):
+    assay(*PGD, "--set", "restarts=3", "--max-queries", "4", "--save", tmp_path / "adv.npz", "-q")
+    with np.load(tmp_path / "adv.npz") as saved:
+        assert saved["forwards"].max() == 4
+
+
+@pytest.mark.parametrize("name", registry.names("attack"))
+def test_every_attack_runs_by_its_short_form(assay, name):
+    quick = ("--set", "queries=20") if name == "Square" else ()
+    found = assay(*BASE, "--attack", name.lower(), "--threat", "linf:0.3", *quick, "--json")
+    assert found.code == 0
+    assert found.json["succeeded"] > 0
+
+
+MISTAKES = [
+    ((*BASE, "--attack", "pgd"), 2, "pgd needs a threat"),
+    ((*PGD, "--set", "stepz=3"), 2, "Did you mean steps"),
+    ((*PGD, "--set", "steps=4"), 2, "given twice"),
+    ((*PGD, "--set", "rel_step=a"), 2, "found 'a'"),
+    ((*BASE, "--attack", "PGD(threat=Linf(0.1))", "--threat", "linf:0.2"), 2, "is given too"),
+    ((*BASE, "--attack", "pdg", "--threat", "linf:0.2"), 2, "Did you mean PGD"),
+    ((*BASE, "--attack", "__import__('os')", "--threat", "linf:0.2"), 2, "unknown name '__import__'"),
+    ((*BASE, "--attack", "pgd", "--threat", "linf"), 2, "needs a budget"),
+    ((*PGD, "--targeted", "sideways"), 2, "unknown target 'sideways'"),
+    ((*PGD, "--targeted", "10"), 2, "there is no class 10"),
+    ((*PGD, "--limit", "0"), 2, "limit"),
+    ((*PGD, "--save", "adv.txt"), 2, "must end in .npz"),
+    (("attack", "digits-mlq", *PGD[2:]), 2, "Did you mean 'digits-mlp'"),
+    (("attack", "fashion-cnn", *PGD[2:]), 2, "cannot take the data 'digits'"),
+    (("attack", "digits-mlp", "--data", "digit", *PGD[4:]), 2, "no data named 'digit'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "says"), MISTAKES, ids=[says for *_, says in MISTAKES])
+def test_mistakes(assay, arguments, code, says):
+    found = assay(*arguments)
+    assert (found.code, found.out) == (code, "")
+    assert says in found.said
+    assert "Traceback" not in found.err
+
+
+def test_a_file_that_cannot_be_written_is_noticed_before_the_work(assay, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(search, "search", lambda *_, **__: pytest.fail("the work was begun"))
+    found = assay(*PGD, "--save", tmp_path / "file" / "adv.npz")
+    assert found.code == 3
+    assert "is not a folder" in found.said
+
+
+def test_what_was_done_before_ctrl_c_is_saved_and_summed_up(assay, tmp_path, monkeypatch):
+    whole = search.search
+
+    def stopped(*arguments, **settings):
+        chunks = whole(*arguments, **settings)
+        yield next(chunks)
+        yield next(chunks)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(search, "search", stopped)
+    found = assay(*PGD, "--batch", "20", "--save", tmp_path / "adv.npz", "--json")
+    assert found.code == 130
+    assert "Stopped after 40 of 60 samples" in found.said
+    assert found.json["interrupted"] is True
+    assert found.json["samples"] == 40
+    with np.load(tmp_path / "adv.npz") as saved:
+        assert len(saved["y"]) == 40
+
+
+def test_ctrl_c_before_anything_was_done(assay, monkeypatch):
+    def stopped(*arguments, **settings):
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(search, "search", stopped)
+    found = assay(*PGD, "--json")
+    assert (found.code, found.out) == (130, "")
+    assert "before the first chunk" in found.said
+
+
+def test_a_model_that_breaks_during_the_run_ends_with_3(assay, tmp_path, monkeypatch):
+    (tmp_path / "broken_model.py").write_text(
+        "import torch\n"
+        "class Broken(torch.nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        z = x.flatten(1)[:, :10]\n"
+        "        return z if len(x) == 1 else z * float('nan')\n"
+        "def model():\n"
+        "    return Broken()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    found = assay("attack", "broken_model:model", *PGD[2:])
+    assert (found.code, found.out) == (3, "")
+    assert "NaN" in found.said

@@ -1,0 +1,102 @@
+"""The command as a whole: what it offers, how it starts, and where it writes."""
+
+from __future__ import annotations
+
+import re
+import resource
+import subprocess
+import sys
+
+import pytest
+
+import assay as package
+from assay.cli.main import main
+
+OPTIONS = {
+    "evaluate": "attack chunk data device devices fail-under help json limit out overwrite quiet resume save-adv seed "
+    "suite threat",
+    "attack": "attack batch data device help json limit max-queries quiet save seed set targeted threat",
+    "list": "help json",
+    "show": "help json",
+    "report": "help json open",
+    "export": "format help json out",
+}
+
+
+def python(*arguments):
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=120)
+
+
+def test_help_names_the_commands(assay):
+    found = assay("--help")
+    assert found.code == 0
+    assert re.findall(r"^│ ([a-z]+) ", found.out, re.MULTILINE) == list(OPTIONS)
+    assert "Exit codes: 0 done, 1 below --fail-under, 2 usage" in " ".join(found.out.split())
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+def test_help_of_each_command_names_its_options(assay, command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    found = assay(command, "--help")
+    assert found.code == 0
+    assert sorted(re.findall(r"^│ +\*? *(?:-\w, ?)?--([a-z-]+)", found.out, re.MULTILINE)) == OPTIONS[command].split()
+    assert found.err == ""
+
+
+def test_version(assay):
+    assert assay("--version").out == f"{package.__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["list", "--nonsense"], ["evaluate"], ["list", "sauces"]])
+def test_wrong_usage_ends_with_2_and_leaves_stdout_alone(arguments, capsys):
+    assert main(arguments) == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_without_a_command_the_help_is_shown(assay):
+    found = assay()
+    assert found.code == 2
+    assert "evaluate" in found.out + found.err
+
+
+def test_main_returns_the_exit_code(capsys):
+    assert main(["list", "threats", "--json"]) == 0
+    assert main(["show", "nonsense"]) == 2
+
+
+@pytest.mark.parametrize(
+    "arguments", ["['--help']", "['evaluate', '--help']", "['list']", "['list', 'models', '--json']"]
+)
+def test_help_and_list_do_without_torch(arguments):
+    code = (
+        "import sys; from assay.cli.main import main\n"
+        f"code = main({arguments})\n"
+        "heavy = {'torch', 'numpy', 'jinja2', 'PIL'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "sys.exit(code)"
+    )
+    found = python("-c", code)
+    assert found.returncode == 0, found.stderr
+
+
+def test_start_takes_less_than_a_second_of_work():
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert python("-m", "assay", "--help").returncode == 0
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
+
+
+def test_a_mistake_costs_no_import_of_torch():
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    found = python("-m", "assay", "attack", "digits-mlp", "--data", "digits", "--attack", "pgd")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert (found.returncode, found.stdout) == (2, "")
+    assert "pgd needs a threat" in found.stderr
+    assert after.ru_utime - before.ru_utime < 1.0
+
+
+def test_the_module_is_the_command():
+    found = python("-m", "assay", "list", "threats", "--json")
+    assert found.returncode == 0
+    assert found.stderr == ""
+    assert '"Linf"' in found.stdout
