@@ -129,6 +129,7 @@ class Oracle:
         self._record = Record.empty(x, referee=referee)
         self._limit = None if threat.eps is None or not referee else threat.budget(x) + threat.slack(x)
         self._clean: Any = None
+        self._kind: dict[str, Tensor] = {}  # an empty answer of the model: its shape, for when nobody is asked
 
     @property
     def record(self) -> Record:
@@ -344,6 +345,8 @@ class Oracle:
             if decide:
                 found["output"] = self._decisions(self.goal, found["output"])
             found.pop("moved")
+            if isinstance(found["output"], Tensor) and not decide:
+                self._kind["output"] = found["output"][:0]
             _scatter(answers, found, part, len(flat))
             done += len(flat) if part is None else len(part)
         if not answers:
@@ -477,8 +480,8 @@ class Oracle:
         unknown = theta.new_full((n,), math.nan)
         if decide:
             output: Any = torch.full((n,), -1, dtype=torch.int64, device=theta.device)
-        elif isinstance(self._clean, Tensor):
-            output = theta.new_full((n, *self._clean.shape[1:]), math.nan)
+        elif (kind := self._kind.get("output", self._clean)) is not None and isinstance(kind, Tensor):
+            output = kind.new_full((n, *kind.shape[1:]), math.nan if kind.is_floating_point() else -1)
         else:
             output = [None] * n
         return {"output": output, "value": unknown, "grad": torch.zeros_like(flat)}
