@@ -98,7 +98,7 @@ def test_ctrl_c_says_how_to_go_on(assay, calls, tmp_path, monkeypatch):
     line = found.said.split("Continue with: ")[1]
     assert line.startswith("assay evaluate digits-mlp")
     assert line.endswith("--resume")
-    assert '"PGD(steps=3)"' in line
+    assert "'PGD(steps=3)'" in line
     assert "--overwrite" not in line
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from assay.cli import options, terminal
@@ -31,7 +31,7 @@ def attack(
     limit: options.Limit = None,
     seed: options.Seed = 0,
     max_queries: Annotated[int | None, typer.Option(min=1, help="Forward passes allowed per sample.")] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Samples in a chunk; the results do not depend on it.")] = 500,
+    batch: Annotated[int, typer.Option(min=1, help="Samples in a chunk; the results do not depend on it.")] = 256,
     device: options.Device = options.DeviceName.auto,
     save: Annotated[
         Path | None, typer.Option(metavar="FILE.npz", dir_okay=False, help="Where to save the adversarial inputs.")
@@ -128,6 +128,8 @@ def _progress(quiet: bool) -> Progress:
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[won]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
         TimeRemainingColumn(),
         console=terminal.people,
         transient=True,

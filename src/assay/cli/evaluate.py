@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -124,11 +125,9 @@ def _stages(attacks: list[str], threat: Threat) -> list[tuple[str, Attack]]:
 def _way_on(out: Path | None) -> str:
     if out is None:
         return "Nothing was kept: with --out DIR a run can be continued later."
-    line = [part for part in sys.argv[1:] if part != "--overwrite"]
-    again = " ".join(["assay", *(part if " " not in part and "(" not in part else f'"{part}"' for part in line)])
-    return (
-        f"Every finished chunk is kept in {out}. Continue with:\n\n  {again}{'' if '--resume' in line else ' --resume'}"
-    )
+    line = [part for part in sys.argv[1:] if part not in ("--overwrite", "--resume")]
+    again = shlex.join(["assay", *line, "--resume"])
+    return f"Every finished chunk is kept in {out}. Continue with:\n\n  {again}"
 
 
 def _check_devices(device: options.DeviceName) -> None:

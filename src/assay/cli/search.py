@@ -44,7 +44,7 @@ def search(
     goal: str = "untargeted",
     seed: int = 0,
     max_queries: int | None = None,
-    batch: int = 500,
+    batch: int = 256,
     device: str = "cpu",
 ) -> Iterator[Columns]:
     """Attack the data in chunks; yields the columns of `SAVED`, ``correct`` and ``begun`` for each.
