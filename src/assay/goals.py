@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, ClassVar, cast, final
 
 import torch
 from torch import Tensor
@@ -50,6 +50,7 @@ class _Classification(Goal):
     """What goals on class labels share: one integer label per sample."""
 
     classes: Tensor
+    targeted: ClassVar[bool]
 
     def __post_init__(self) -> None:
         c = self.classes
@@ -71,7 +72,7 @@ class _Classification(Goal):
         return type(self)(self.classes.to(device))
 
     def loss(self, output: Any) -> Tensor:
-        return losses.cross_entropy(output, self)
+        return losses.cross_entropy(output, cast(losses.ClassGoal, self))
 
     def labels(self, output: Any) -> Tensor:
         return _logits(output).argmax(dim=1)
@@ -106,6 +107,9 @@ class Untargeted(_Classification):
         tensor([False,  True])
     """
 
+    targeted: ClassVar[bool] = False
+    away: ClassVar[None] = None
+
     def reached_labels(self, labels: Tensor) -> Tensor:
         """Which decisions differ from the right class."""
         return labels != self.classes
@@ -129,6 +133,7 @@ class Targeted(_Classification):
         tensor([ True, False])
     """
 
+    targeted: ClassVar[bool] = True
     away: Tensor | None = None
 
     def at(self, rows: Tensor) -> Goal:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -16,21 +16,34 @@ from torch.nn import functional as F
 
 from assay.errors import LossError
 
-if TYPE_CHECKING:
-    from assay.goals import Goal
 
-Loss: TypeAlias = "Callable[[Any, Goal], Tensor]"
+@runtime_checkable
+class ClassGoal(Protocol):
+    """What these losses read of a goal.
+
+    Attributes:
+        classes: `(b,)`: the right classes, or the wanted ones of a targeted goal.
+        targeted: which of the two.
+        away: `(b,)`: the right classes, where a targeted goal knows them.
+    """
+
+    @property
+    def classes(self) -> Tensor: ...  # noqa: D102
+
+    @property
+    def targeted(self) -> bool: ...  # noqa: D102
+
+    @property
+    def away(self) -> Tensor | None: ...  # noqa: D102
 
 
-def _classes(goal: Goal) -> tuple[Tensor, bool, Tensor | None]:
-    """The goal's classes, whether it is targeted, and where known the classes that a targeted goal leaves."""
-    from assay.goals import Targeted, Untargeted
+Loss: TypeAlias = Callable[[Any, Any], Tensor]
 
-    if isinstance(goal, Targeted):
-        return goal.classes, True, goal.away
-    if isinstance(goal, Untargeted):
-        return goal.classes, False, None
-    raise LossError(f"this loss is for goals on classes; {type(goal).__name__} needs its own (loss=None).")
+
+def _read(goal: Any) -> tuple[Tensor, bool, Tensor | None]:
+    if not isinstance(goal, ClassGoal):
+        raise LossError(f"this loss is for goals on classes; {type(goal).__name__} needs its own (loss=None).")
+    return goal.classes, goal.targeted, goal.away
 
 
 def _others(z: Tensor, classes: Tensor) -> Tensor:
@@ -38,7 +51,7 @@ def _others(z: Tensor, classes: Tensor) -> Tensor:
     return z.scatter(1, classes[:, None], -torch.inf).amax(dim=1)
 
 
-def cross_entropy(output: Tensor, goal: Goal) -> Tensor:
+def cross_entropy(output: Tensor, goal: ClassGoal) -> Tensor:
     """Cross-entropy: `-log softmax(z)_y` untargeted, `log softmax(z)_t` targeted.
 
     Example:
@@ -47,12 +60,12 @@ def cross_entropy(output: Tensor, goal: Goal) -> Tensor:
         >>> cross_entropy(torch.zeros(1, 2), Targeted(torch.tensor([1]))).exp()
         tensor([0.5000])
     """
-    classes, targeted, _ = _classes(goal)
+    classes, targeted, _ = _read(goal)
     value = F.cross_entropy(output, classes, reduction="none")
     return -value if targeted else value
 
 
-def margin(output: Tensor, goal: Goal) -> Tensor:
+def margin(output: Tensor, goal: ClassGoal) -> Tensor:
     """Logit margin: `max_{i != y} z_i - z_y` untargeted, `z_t - max_{i != t} z_i` targeted; positive is success.
 
     References:
@@ -61,13 +74,13 @@ def margin(output: Tensor, goal: Goal) -> Tensor:
     """
     if output.shape[1] < 2:
         raise LossError(f"the margin needs at least 2 classes; the model gives {output.shape[1]}.")
-    classes, targeted, _ = _classes(goal)
+    classes, targeted, _ = _read(goal)
     own = output.gather(1, classes[:, None]).squeeze(1)
     value = _others(output, classes) - own
     return -value if targeted else value
 
 
-def dlr(output: Tensor, goal: Goal) -> Tensor:
+def dlr(output: Tensor, goal: ClassGoal) -> Tensor:
     """Difference of logits ratio, invariant to shifting and scaling the logits.
 
     With the logits sorted `z_1 >= z_2 >= ...`: untargeted `(max_{i != y} z_i - z_y) / (z_1 - z_3)`; targeted
@@ -84,7 +97,7 @@ def dlr(output: Tensor, goal: Goal) -> Tensor:
         Croce, Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
         attacks", ICML 2020, https://arxiv.org/abs/2003.01690
     """
-    classes, targeted, away = _classes(goal)
+    classes, targeted, away = _read(goal)
     needed = 4 if targeted else 3
     if output.shape[1] < needed:
         kind = "targeted" if targeted else "untargeted"
