@@ -92,8 +92,9 @@ class Work:
         batch: Batch | None = None
         saving = self.store.run["settings"]["save_adv"]
         worst = self.store.find_shard(ADV, start) if saving else None
+        again = saving and worst is None  # lost inputs come back only by running every stage again
         for stage in self.suite.stages:
-            shard = self.store.find_shard(stage.name, start) if worst or not saving else None
+            shard = None if again else self.store.find_shard(stage.name, start)
             if shard is None or not torch.equal(shard.columns["index"], clean["index"][alive]):
                 batch = batch or self.read(start, stop)
                 shard, moved = self._stage(stage, start, stop, batch, alive)

@@ -30,7 +30,6 @@ def write_atomically(path: Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         _write(temporary, content)
         os.replace(temporary, path)
-        _sync_folder(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -50,8 +49,7 @@ def failure(path: Path, error: OSError) -> StoreError:
         )
     if error.errno in _DENIED:
         return StoreError(
-            f"{path.parent} cannot be written ({error.strerror}). Choose another --out, or change its "
-            "permissions."
+            f"{path.parent} cannot be written ({error.strerror}). Choose another --out, or change its permissions."
         )
     if error.errno in {errno.ENOTDIR, errno.EEXIST}:
         return StoreError(f"{path.parent} is not a folder. Choose another --out.")
@@ -94,13 +92,3 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the rename itself survive a power cut, where the platform lets folders be opened."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -153,9 +153,7 @@ def differences(old: Any, new: Any, name: str = "") -> list[str]:
     """
     if isinstance(old, dict) and isinstance(new, dict):
         keys = [*old, *(key for key in new if key not in old)]
-        found = [
-            differences(old.get(key), new.get(key), f"{name}.{key}" if name else str(key)) for key in keys
-        ]
+        found = [differences(old.get(key), new.get(key), f"{name}.{key}" if name else str(key)) for key in keys]
         return [line for lines in found for line in lines]
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         pairs = enumerate(zip(old, new, strict=True))

@@ -130,7 +130,5 @@ def _digest(tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
-        digest.update(
-            tensors[name].contiguous().view(torch.uint8).numpy().tobytes() if tensors[name].numel() else b""
-        )
+        digest.update(tensors[name].contiguous().view(torch.uint8).numpy().tobytes() if tensors[name].numel() else b"")
     return digest.hexdigest()

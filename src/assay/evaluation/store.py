@@ -165,9 +165,7 @@ class Store:
         try:
             return self._decode(stage, start)
         except FileNotFoundError:
-            raise StoreError(
-                f"{path} is missing: the run is not finished. Continue it with --resume."
-            ) from None
+            raise StoreError(f"{path} is missing: the run is not finished. Continue it with --resume.") from None
         except Damaged as error:
             raise StoreError(
                 f"{path} is damaged: {error}. Continue the run with --resume to compute it again."

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import assay
+from assay.attacks import APGD, PGD
+from assay.errors import DataError, SettingError, StoreError
+from assay.evaluation import Evaluation, Store, ranks
+from assay.evaluation.merge import COLUMNS
+
+LINF = assay.Linf(0.1)
+SUITE = [("pgd", PGD(threat=LINF, steps=10)), ("apgd", APGD(threat=LINF, steps=20))]
+OPTIONS: dict[str, Any] = {"threat": LINF, "suite": SUITE, "limit": 60, "chunk": 10, "progress": False}
+
+CHILD = """
+import sys, assay
+from assay.attacks import APGD, PGD
+import torch
+torch.set_num_threads(1)
+linf = assay.Linf(0.1)
+suite = [("pgd", PGD(threat=linf, steps=10)), ("apgd", APGD(threat=linf, steps=20))]
+assay.evaluate("digits-mlp", "digits", threat=linf, suite=suite, limit=60, chunk=10, progress=False,
+               out=sys.argv[1], resume=True)
+"""
+
+SUICIDAL = """
+import os, signal
+import assay
+
+def make():
+    if os.environ.get("RANK") == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return assay.load_model("digits-mlp")
+"""
+
+
+@pytest.fixture(scope="module")
+def whole() -> Evaluation:
+    return assay.evaluate("digits-mlp", "digits", **OPTIONS)
+
+
+def same(a: Evaluation, b: Evaluation) -> None:
+    for name in COLUMNS:
+        first, second = getattr(a.samples, name), getattr(b.samples, name)
+        if first.is_floating_point():
+            torch.testing.assert_close(first, second, rtol=1e-5, atol=1e-7, msg=name)
+        else:
+            assert torch.equal(first, second), name
+
+
+def test_two_processes_give_the_same_table(whole: Evaluation, tmp_path: Path) -> None:
+    both = assay.evaluate("digits-mlp", "digits", out=tmp_path / "run", devices=2, **OPTIONS)
+    same(whole, both)
+    assert 0.0 < whole.robust_accuracy < whole.clean_accuracy
+
+
+def test_kill_twice_and_resume(whole: Evaluation, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    for shards in (3, 9):
+        process = subprocess.Popen([sys.executable, "-c", CHILD, str(out)])
+        deadline = time.monotonic() + 120
+        while len(list(out.rglob("*.safetensors"))) < shards and time.monotonic() < deadline:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        left = list(out.rglob("*.safetensors"))
+        assert shards <= len(left)
+    assert Store.open(out).run["state"] == "running"
+    times = {path: path.stat().st_mtime_ns for path in left}
+    resumed = assay.evaluate("digits-mlp", "digits", out=out, resume=True, **OPTIONS)
+    same(whole, resumed)
+    assert times == {path: path.stat().st_mtime_ns for path in times}
+    assert len(times) < len(list(out.rglob("*.safetensors")))
+
+
+def test_a_killed_rank_is_named_and_the_run_goes_on_with_another_number_of_processes(
+    whole: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "suicidal.py").write_text(SUICIDAL)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.syspath_prepend(tmp_path)
+    out = tmp_path / "run"
+    with pytest.raises(StoreError, match=r"killed or crashed.*of 18 shards are kept.*--resume"):
+        assay.evaluate("suicidal:make", "digits", out=out, devices=2, **OPTIONS)
+    assert Store.open(out).run["state"] == "interrupted"
+    same(whole, assay.evaluate("suicidal:make", "digits", out=out, resume=True, **OPTIONS))
+
+
+def test_the_error_of_a_rank_reaches_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = assay.evaluate("digits-mlp", "digits", out=tmp_path / "run", **OPTIONS)
+    monkeypatch.setenv("ASSAY_FAILURES", str(tmp_path))
+    monkeypatch.setenv("ASSAY_LAUNCHER", str(os.getpid()))
+    with pytest.raises(SystemExit):
+        ranks.main([str(found.path), "digits-mlp", "no-such-data"])
+    error = ranks._failure(found.store, tmp_path, tmp_path / "log", 1)
+    assert isinstance(error, DataError)
+    assert "no-such-data" in str(error)
+
+
+def test_a_rank_whose_launcher_is_gone_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = assay.evaluate("digits-mlp", "digits", out=tmp_path / "run", **OPTIONS)
+    lost = found.store.shard_path("apgd", 50)
+    lost.unlink()
+    monkeypatch.setenv("ASSAY_FAILURES", str(tmp_path))
+    monkeypatch.setenv("ASSAY_LAUNCHER", str(2**22 + 1))
+    with pytest.raises(SystemExit):
+        ranks.main([str(found.path), "digits-mlp", "digits"])
+    assert not lost.exists()
+
+
+def test_ranks_of_the_users_own_torchrun_share_the_chunks(
+    whole: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    processes = [
+        subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path / "run")], env={**os.environ, "RANK": str(rank)})
+        for rank in (0, 1)
+    ]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    monkeypatch.delenv("WORLD_SIZE")
+    store = Store.open(tmp_path / "run")
+    assert store.run["state"] == "done"
+    for name in COLUMNS[:7]:
+        assert torch.equal(getattr(store.merge(), name), getattr(whole.samples, name))
+
+
+def test_chunks_are_dealt_out_completely() -> None:
+    chunks = [(i, i + 1) for i in range(7)]
+    for world in (1, 2, 3, 10):
+        dealt = [c for rank in range(world) for c in ranks.Group(rank=rank, world=world).share(chunks)]
+        assert sorted(dealt) == chunks
+
+
+def test_settings_of_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SettingError, match="give out"):
+        assay.evaluate("digits-mlp", "digits", **OPTIONS)
+    with pytest.raises(SettingError, match="overwrite is not safe"):
+        assay.evaluate("digits-mlp", "digits", out=tmp_path / "run", overwrite=True, **OPTIONS)
+    with pytest.raises(SettingError, match="torchrun already"):
+        assay.evaluate("digits-mlp", "digits", out=tmp_path / "run", devices=2, **OPTIONS)
