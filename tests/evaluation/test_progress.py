@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+
+from assay.evaluation import progress
+from assay.evaluation.progress import Display
+
+CHUNKS = [(0, 10), (10, 20), (20, 25)]
+
+
+def test_robust_so_far_counts_what_was_seen() -> None:
+    with Display(("clean", "pgd"), CHUNKS, show=False) as display:
+        display.update("clean", 0, 9, 1.0)
+        assert display.robust == 0.9
+        display.update("clean", 20, 1, 1.0)
+        assert display.robust == 10 / 15
+        display.update("pgd", 0, 2, 1.0)
+        assert display.robust == 3 / 15
+
+
+def test_time_left_is_known_once_every_stage_was_seen() -> None:
+    for workers in (1, 2):
+        with Display(("clean", "pgd"), CHUNKS, show=False, workers=workers) as display:
+            for start, _ in CHUNKS:
+                display.update("clean", start, 5, 1.0)
+            assert display.time_left is None
+            display.update("pgd", 0, 5, 30.0)
+            assert display.time_left == 60.0 / workers
+
+
+def test_lines_now_and_then_where_there_is_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with Display(("clean", "pgd"), CHUNKS, show=True) as display:
+        for start, _ in CHUNKS:
+            now[0] += 4.0
+            display.update("clean", start, 5, 1.0)
+        now[0] += 10.0
+        display.update("pgd", 0, 4, 61.0)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        "clean: 3 of 6 parts, robust so far 60.0%",
+        "pgd: 4 of 6 parts, robust so far 56.0%, 2:02 left",
+    ]
+
+
+def test_silence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(progress, "_EVERY", 0.0)
+    with Display(("clean", "pgd"), CHUNKS, show=False) as display:
+        display.update("clean", 0, 5, 1.0)
+        display.say("hello")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    with Display(("clean", "pgd"), CHUNKS, show=True) as display:
+        assert display._bar is not None
+        display.update("clean", 0, 9, 1.0)
+        display._bar.refresh()
+    assert "robust so far 90.0%" in capsys.readouterr().err

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import assay
+from assay.evaluation import schema
+from assay.evaluation.shards import _ADV_COLUMNS, _ATTACK_COLUMNS, _CLEAN_COLUMNS
+
+PAGE = (Path(__file__).parents[2] / "docs" / "run-directory.md").read_text(encoding="utf-8")
+TYPES: dict[str, Any] = {
+    "settings": schema.Settings,
+    "environment": schema.Environment,
+    "results": schema.Results,
+}
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        schema.Run,
+        schema.Settings,
+        schema.SuiteRecord,
+        schema.StageRecord,
+        schema.Environment,
+        schema.Results,
+        schema.Share,
+        schema.StageResult,
+        schema.Curve,
+        schema.Distances,
+        schema.FlagRecord,
+    ],
+)
+def test_every_field_is_documented(record: Any) -> None:
+    for field in record.__annotations__:
+        assert f"`{field}`" in PAGE, field
+
+
+def test_every_column_is_documented() -> None:
+    for column in {*_CLEAN_COLUMNS, *_ATTACK_COLUMNS, *_ADV_COLUMNS}:
+        assert re.search(rf"^\|[^|]*`{column}`", PAGE, flags=re.M), column
+
+
+def test_a_real_run_has_exactly_these_fields() -> None:
+    x, y = torch.rand(6, 4), torch.zeros(6, dtype=torch.int64)
+    found = assay.evaluate(nn.Linear(4, 5).eval(), (x, y), threat="linf:0.1", suite="quick", progress=False)
+    run: Any = found.store.run
+    assert set(run) == set(schema.Run.__annotations__)
+    for name, record in TYPES.items():
+        assert set(run[name]) == set(record.__annotations__)
+    assert set(run["results"]["curve"]) == set(schema.Curve.__annotations__)
+    assert set(run["results"]["robust_accuracy"]) == set(schema.Share.__annotations__)
+    assert set(run["results"]["stages"][0]) == set(schema.StageResult.__annotations__)
+
+
+def test_the_hash_ignores_the_order_of_keys_and_nothing_else(settings: schema.Settings) -> None:
+    turned: Any = dict(reversed(list(settings.items())))
+    assert schema.settings_hash(turned) == schema.settings_hash(settings)
+    for change in ({"seed": 1}, {"limit": 5}, {"model_digest": "1"}, {"chunk": 4}):
+        changed: Any = {**settings, **change}
+        assert schema.settings_hash(changed) != schema.settings_hash(settings)
