@@ -178,3 +178,11 @@ def test_a_model_that_breaks_during_the_run_ends_with_3(assay, tmp_path, monkeyp
     found = assay("attack", "broken_model:model", *PGD[2:])
     assert (found.code, found.out) == (3, "")
     assert "NaN" in found.said
+
+
+def test_cuda_is_not_silently_replaced(assay, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    found = assay(*PGD, "--device", "cuda")
+    assert found.code == 2
+    assert "finds no CUDA device" in found.said
+    assert assay(*PGD, "--device", "cpu", "-q").code == 0

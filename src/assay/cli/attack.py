@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from assay.cli import options, terminal
 from assay.errors import GrammarError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 _SEARCH_FORMS = "pgd, or the call that builds it: PGD(threat=Linf(8/255), steps=100)"
 
@@ -123,6 +125,15 @@ def _nothing(interrupted: bool, goal: str) -> None:
 
 
 def _progress(quiet: bool) -> Progress:
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

@@ -47,16 +47,19 @@ Device = Annotated[DeviceName, typer.Option(help="Where to compute; auto takes C
 
 
 def device(name: DeviceName) -> str:
-    """The name that torch knows.
+    """The name that torch knows; under torchrun each process has a card of its own.
 
     Raises:
         SettingError: CUDA is asked for and there is none.
     """
-    import torch
+    if name is DeviceName.cpu:
+        return "cpu"
+    from assay.evaluation.ranks import own_device
 
-    if name is DeviceName.cuda and not torch.cuda.is_available():
+    own = own_device()
+    if name is DeviceName.cuda and own.type != "cuda":
         raise SettingError("--device cuda: torch finds no CUDA device here. Use --device auto or cpu.")
-    return "cuda" if name is not DeviceName.cpu and torch.cuda.is_available() else "cpu"
+    return str(own)
 
 
 def model(spec: str, device: str, data: data.Data) -> nn.Module:
