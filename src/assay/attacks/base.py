@@ -112,7 +112,7 @@ class Attack(ABC):
         _check_access(self, model)
         _check_device(model, x)
         x = x.detach()
-        with _evaluating(model), torch.inference_mode(False), torch.no_grad():
+        with evaluating(model), torch.inference_mode(False), torch.no_grad():
             x = x.clone() if x.is_inference() else x
             oracle = Oracle(
                 model,
@@ -207,7 +207,7 @@ def _check_device(model: Any, x: Tensor) -> None:
 
 
 @contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
+def evaluating(model: Any) -> Iterator[None]:
     """Eval mode for a model that is in train mode as a whole; afterwards every module's own flag is restored."""
     if not isinstance(model, nn.Module) or not model.training:
         yield

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.attacks import Attack
-from assay.attacks.base import _evaluating as evaluating
+from assay.attacks.base import evaluating
 from assay.errors import StoreError
 from assay.evaluation import checks, prepare
 from assay.evaluation.chunks import Work, complete, missing, placement, run
