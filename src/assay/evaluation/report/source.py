@@ -1,0 +1,167 @@
+"""Read a run directory for the report, as far as it got: run.json and every usable shard, joined per sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+
+from assay.errors import StoreError
+from assay.evaluation.merge import worst_case
+from assay.evaluation.schema import StageRecord
+from assay.evaluation.shards import CLEAN, Shard
+from assay.evaluation.store import Store
+
+Array = np.ndarray[Any, np.dtype[Any]]
+ROBUST, WRONG = -1, 0
+"""Outcomes of a sample: no stage broke it (yet), or wrong on the clean input; k >= 1 is broken by stage k."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One adversarial input kept for the gallery, with what the model said before and after."""
+
+    index: int
+    label: int
+    before: int
+    after: int
+    distance: float
+    stage: str
+    clean: Array
+    adversarial: Array
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Tally:
+    """What the shards of one attack stage add up to."""
+
+    shards: int
+    asked: int
+    broken: int
+    forwards: int
+    backwards: int
+    seconds: float
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """A run as far as it got: one entry per judged sample.
+
+    ``final`` is the prediction at the worst input found: the adversarial one where a stage broke the sample, the
+    clean one elsewhere. ``notes`` says in sentences what could not be used.
+    """
+
+    run: Mapping[str, Any]
+    label: Array
+    clean: Array
+    final: Array
+    outcome: Array
+    tallies: list[Tally]
+    examples: list[Example]
+    notes: list[str]
+
+    @property
+    def stages(self) -> list[StageRecord]:
+        """The suite's stages: name and expression."""
+        return list(self.run["settings"]["suite"]["stages"])
+
+
+def read(folder: Path) -> Record:
+    """Read run.json and the shards; a chunk counts as far as its stages follow on one another.
+
+    Args:
+        folder: The run directory.
+
+    Raises:
+        StoreError: When run.json is missing, cannot be read or is of a newer schema.
+    """
+    store = Store.open(folder)
+    notes: list[str] = []
+    rows: list[dict[str, torch.Tensor]] = []
+    names = store.stages[1:]
+    used: list[list[Shard]] = [[] for _ in names]
+    shards = {
+        (stage, start): _shard(store, stage, start, notes) for stage in store.stages for start in store.done(stage)
+    }
+    for start, _ in store.chunks:
+        clean = shards.get((CLEAN, start))
+        if clean is None:
+            continue
+        stages: list[Shard] = []
+        for name in names:
+            shard = shards.get((name, start))
+            if shard is None:
+                break
+            stages.append(shard)
+        try:
+            rows.append(worst_case(clean, stages))
+        except ValueError as error:
+            notes.append(f"{store.shard_path(str(error), start)} does not fit the stages before it.")
+            continue
+        for number, shard in enumerate(stages):
+            used[number].append(shard)
+    label, before, after, outcome = (_column(rows, name) for name in ("label", "prediction", "adv_prediction", "stage"))
+    return Record(
+        run=store.run,
+        label=label,
+        clean=before,
+        final=after,
+        outcome=outcome,
+        tallies=[_tally(stage) for stage in used],
+        examples=[example for stage in used for shard in stage for example in _examples(shard)],
+        notes=notes,
+    )
+
+
+def _shard(store: Store, stage: str, start: int, notes: list[str]) -> Shard | None:
+    try:
+        return store.read_shard(stage, start)
+    except StoreError as error:
+        notes.append(str(error))
+        return None
+
+
+def _column(rows: list[dict[str, torch.Tensor]], name: str) -> Array:
+    return np.concatenate([np.zeros(0, dtype=np.int64), *(row[name].numpy() for row in rows)])
+
+
+def _tally(shards: list[Shard]) -> Tally:
+    def total(name: str) -> int:
+        return sum(int(shard.columns[name].sum()) for shard in shards)
+
+    return Tally(
+        shards=len(shards),
+        asked=sum(len(shard.columns["index"]) for shard in shards),
+        broken=total("success"),
+        forwards=total("forwards"),
+        backwards=total("backwards"),
+        seconds=sum(shard.seconds for shard in shards),
+    )
+
+
+def _examples(shard: Shard) -> list[Example]:
+    """The adversarial inputs that a shard kept, looked up among its rows."""
+    found = []
+    for position, index in enumerate(shard.examples.get("example_index", torch.zeros(0)).tolist()):
+        row = int((shard.columns["index"] == index).nonzero()[0])
+        label, before, after = (int(shard.columns[n][row]) for n in ("label", "prediction", "adv_prediction"))
+        found.append(
+            Example(
+                index=index,
+                label=label,
+                before=before,
+                after=after,
+                distance=float(shard.columns["distance"][row]),
+                stage=shard.stage,
+                clean=shard.examples["example_x"][position].double().numpy(),
+                adversarial=shard.examples["example_adv"][position].double().numpy(),
+            )
+        )
+    return found

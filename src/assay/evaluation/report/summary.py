@@ -1,0 +1,180 @@
+"""The head of the report: the verdict in a sentence, the tiles, the fate of every sample, the attack table."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+
+from assay.evaluation.merge import cumulative, share
+from assay.evaluation.report.source import ROBUST, WRONG, Record
+from assay.evaluation.report.threat import Facts
+from assay.evaluation.report.words import count, duration, interval, percent, plural, quantity, rate
+from assay.evaluation.schema import StageResult
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    """One number of the summary."""
+
+    name: str
+    value: str
+    detail: str
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One part of the bar that shows where all samples went; ``tone`` grades the broken ones by stage."""
+
+    kind: str
+    name: str
+    number: int
+    share: float
+    tone: float
+
+
+def results_of(record: Record) -> dict[str, Any]:
+    """The results of run.json; for a run that has none yet, those of the shards that exist.
+
+    In the second case robust accuracy counts every judged sample that no stage has broken so far, so that the
+    number can only fall as the run goes on.
+    """
+    if record.run.get("results"):
+        return dict(record.run["results"])
+    robust, clean = torch.from_numpy(record.outcome == ROBUST), torch.from_numpy(record.outcome != WRONG)
+    stages: list[StageResult] = [
+        {
+            "name": stage["name"], "attack": stage["attack"], "asked": tally.asked, "broken": tally.broken,
+            "robust_accuracy": 0.0, "forwards": tally.forwards, "backwards": tally.backwards,
+            "seconds": tally.seconds,
+        }
+        for stage, tally in zip(record.stages, record.tallies, strict=True)
+        if tally.shards
+    ]  # fmt: skip
+    return {
+        "samples": len(clean),
+        "clean_accuracy": share(clean),
+        "robust_accuracy": share(robust),
+        "stages": cumulative(stages, int(clean.sum()), len(clean)),
+        "curve": None,
+        "distances": {"median": None, "count": 0},
+        "flags": [],
+    }
+
+
+def verdict(record: Record, results: dict[str, Any], threat: Facts, noun: str) -> str:
+    """What an engineer should take away, in a sentence or two.
+
+    Args:
+        record: The run.
+        results: Its numbers, see ``results_of``.
+        threat: Its threat.
+        noun: What a sample is called here.
+    """
+    samples, robust, clean = results["samples"], results["robust_accuracy"], results["clean_accuracy"]
+    if not samples:
+        return f"No {noun}s have been evaluated, so nothing can be said about this model."
+    accuracy = f"clean accuracy {percent(clean['value'])}"
+    if not results["stages"]:
+        return f"No attack has finished yet on the {plural(samples, noun)} judged so far; {accuracy}."
+    finished = bool(record.run.get("results"))
+    numbers = f"({percent(robust['value'])}, 95{percent(0)[-2:]} interval {interval(robust['low'], robust['high'])})"
+    if not finished:
+        return (
+            f"At most {count(robust['correct'])} of the {plural(samples, noun)} judged so far {numbers} withstand the "
+            f"attacks within {threat.words}; {accuracy}."
+        )
+    median = results.get("distances", {}).get("median")
+    if threat.eps is None and median is not None:
+        broken = count(results["distances"]["count"])
+        return (
+            f"Half of the {broken} {noun}s that were broken fall within {threat.words} {quantity(median)}; "
+            f"{count(robust['correct'])} of {plural(samples, noun)} {numbers} withstand every attack tried; {accuracy}."
+        )
+    if robust["correct"] == 0:
+        return f"None of the {plural(samples, noun)} withstands the attacks within {threat.words}; {accuracy}."
+    subject = (
+        f"All {plural(samples, noun)}"
+        if robust["correct"] == samples
+        else f"{count(robust['correct'])} of {plural(samples, noun)}"
+    )
+    verb = "withstands" if samples == 1 else "withstand"
+    return f"{subject} {numbers} {verb} every attack tried within {threat.words}; {accuracy}."
+
+
+def tiles(record: Record, results: dict[str, Any]) -> list[Tile]:
+    """The five numbers of the summary."""
+    robust, clean, samples = results["robust_accuracy"], results["clean_accuracy"], results["samples"]
+    forwards = sum(stage["forwards"] for stage in results["stages"])
+    backwards = sum(stage["backwards"] for stage in results["stages"])
+    seconds = float(record.run.get("seconds") or 0.0)
+    if not samples:
+        return [Tile(name="Samples", value="0", detail="nothing evaluated")]
+    bound = "" if record.run.get("results") else "at most "
+    return [
+        Tile(
+            name="Robust accuracy",
+            value=bound + percent(robust["value"]),
+            detail=f"95{percent(0)[-2:]} interval {interval(robust['low'], robust['high'])}",
+        ),
+        Tile(
+            name="Clean accuracy",
+            value=percent(clean["value"]),
+            detail=f"interval {interval(clean['low'], clean['high'])}",
+        ),
+        Tile(name="Samples", value=count(samples), detail=f"{count(clean['correct'])} correct before attack"),
+        Tile(
+            name="Cost per sample",
+            value=f"{rate(forwards / samples)} + {rate(backwards / samples)}",
+            detail="forward + backward passes",
+        ),
+        Tile(name="Time", value=duration(seconds), detail=f"{1000 * seconds / samples:,.3g} ms per sample"),
+    ]
+
+
+def fate(results: dict[str, Any]) -> list[Part]:
+    """Where all samples went: robust, broken by each stage in turn, wrong from the start."""
+    samples, clean, robust = results["samples"], results["clean_accuracy"], results["robust_accuracy"]
+    if not samples:
+        return []
+    stages = [stage for stage in results["stages"] if stage["broken"]]
+    counts = [("robust", "withstand every attack" if results["stages"] else "correct", robust["correct"], 1.0)]
+    counts += [
+        ("broken", f"broken by {stage['name']}", stage["broken"], 1.0 - 0.6 * i / max(len(stages) - 1, 1))
+        for i, stage in enumerate(stages)
+    ]
+    counts.append(("wrong", "wrong before any attack", samples - clean["correct"], 1.0))
+    return [
+        Part(kind=kind, name=name, number=number, share=number / samples, tone=round(tone, 2))
+        for kind, name, number, tone in counts
+        if number
+    ]
+
+
+def state_note(record: Record, noun: str) -> str:
+    """What to know of a run that is not done; nothing for one that is."""
+    state = record.run["state"]
+    if state == "done":
+        return ""
+    words = "This run was interrupted" if state == "interrupted" else "This run is still in progress"
+    judged, wanted = len(record.label), record.run["settings"]["samples"]
+    return (
+        f"{words}: {count(judged)} of {plural(wanted, noun)} have been judged so far. Robust accuracy can only fall "
+        "as the remaining attacks are run. Continue with --resume, then render the report again."
+    )
+
+
+def command(settings: dict[str, Any]) -> str:
+    """The command line that repeats the run."""
+    words = ["assay", "evaluate", settings["model"], "--data", settings["data"], "--threat", settings["threat"]]
+    words += ["--suite", settings["suite"]["name"]]
+    if settings.get("limit") is not None:
+        words += ["--limit", str(settings["limit"])]
+    words += ["--seed", str(settings["seed"]), "--chunk", str(settings["chunk"])]
+    if settings.get("save_adv"):
+        words.append("--save-adv")
+    return shlex.join([*words, "--out", "runs/again"])
