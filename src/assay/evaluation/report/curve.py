@@ -115,7 +115,8 @@ def _chart(
     height: int,
     most_ticks: int,
 ) -> Chart:
-    left, right, top, bottom = 46, width - 16, 14, height - 56
+    pixels = linf and fraction(eps if eps is not None else rows[-1][0]) is not None
+    left, right, top, bottom = 54, width - 18, 14, height - (62 if pixels else 46)
     start, end = rows[0][0], rows[-1][0]
 
     def x(value: float) -> float:
@@ -136,7 +137,7 @@ def _chart(
         line=" ".join(f"{point.x},{point.y}" for point in points),
         band=" ".join(upper + lower),
         ticks=[Tick(at=x(value), text=text, below=below) for value, text, below in _ticks(
-            start, end, most_ticks, linf and fraction(eps if eps is not None else end) is not None)],
+            start, end, most_ticks, pixels)],
         levels=[(y(share / 4), f"{25 * share}") for share in range(5)],
         budget=x(eps) if eps is not None and start <= eps <= end * (1 + 1e-9) else None,
     )  # fmt: skip

@@ -13,7 +13,7 @@ from PIL import Image
 
 from assay.evaluation.report.classes import class_name
 from assay.evaluation.report.source import Array, Example, Record
-from assay.evaluation.report.words import quantity
+from assay.evaluation.report.words import SPACE, quantity
 
 MOST_EXAMPLES = 24
 TIMES = " \N{MULTIPLICATION SIGN} "
@@ -149,7 +149,10 @@ def _captions(example: Example, factor: int, what: str) -> tuple[tuple[str, str]
     return (
         ("clean", f"Clean {what} {example.index}"),
         ("adversarial", f"Adversarial {what} {example.index}"),
-        (f"difference{TIMES}{factor}", f"Signed difference of {what} {example.index}, {factor} times amplified"),
+        (
+            f"change{SPACE}{TIMES.strip()}{SPACE}{factor}",
+            f"Signed difference of {what} {example.index}, {factor} times amplified",
+        ),
     )
 
 

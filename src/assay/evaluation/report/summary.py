@@ -8,7 +8,8 @@ from typing import Any, final
 
 import torch
 
-from assay.evaluation.merge import cumulative, share
+from assay import registry
+from assay.evaluation.merge import share
 from assay.evaluation.report.source import ROBUST, WRONG, Record
 from assay.evaluation.report.threat import Facts
 from assay.evaluation.report.words import count, duration, interval, percent, plural, quantity, rate
@@ -46,20 +47,29 @@ def results_of(record: Record) -> dict[str, Any]:
     if record.run.get("results"):
         return dict(record.run["results"])
     robust, clean = torch.from_numpy(record.outcome == ROBUST), torch.from_numpy(record.outcome != WRONG)
-    stages: list[StageResult] = [
-        {
-            "name": stage["name"], "attack": stage["attack"], "asked": tally.asked, "broken": tally.broken,
-            "robust_accuracy": 0.0, "forwards": tally.forwards, "backwards": tally.backwards,
-            "seconds": tally.seconds,
-        }
-        for stage, tally in zip(record.stages, record.tallies, strict=True)
-        if tally.shards
-    ]  # fmt: skip
+    samples, left = len(clean), int(clean.sum())
+    stages: list[StageResult] = []
+    for stage, tally in zip(record.stages, record.tallies, strict=True):
+        if not tally.shards:
+            continue
+        left -= tally.broken
+        stages.append(
+            {
+                "name": stage["name"],
+                "attack": stage["attack"],
+                "asked": tally.asked,
+                "broken": tally.broken,
+                "robust_accuracy": left / samples,
+                "forwards": tally.forwards,
+                "backwards": tally.backwards,
+                "seconds": tally.seconds,
+            }
+        )
     return {
-        "samples": len(clean),
+        "samples": samples,
         "clean_accuracy": share(clean),
         "robust_accuracy": share(robust),
-        "stages": cumulative(stages, int(clean.sum()), len(clean)),
+        "stages": stages,
         "curve": None,
         "distances": {"median": None, "count": 0},
         "flags": [],
@@ -124,7 +134,7 @@ def tiles(record: Record, results: dict[str, Any]) -> list[Tile]:
         Tile(
             name="Clean accuracy",
             value=percent(clean["value"]),
-            detail=f"interval {interval(clean['low'], clean['high'])}",
+            detail=f"95{percent(0)[-2:]} interval {interval(clean['low'], clean['high'])}",
         ),
         Tile(name="Samples", value=count(samples), detail=f"{count(clean['correct'])} correct before attack"),
         Tile(
@@ -169,9 +179,13 @@ def state_note(record: Record, noun: str) -> str:
 
 
 def command(settings: dict[str, Any]) -> str:
-    """The command line that repeats the run."""
+    """The command line that repeats the run; a suite that is not shipped is spelt out attack by attack."""
     words = ["assay", "evaluate", settings["model"], "--data", settings["data"], "--threat", settings["threat"]]
-    words += ["--suite", settings["suite"]["name"]]
+    suite = settings["suite"]
+    if suite["name"] in registry.names("suite"):
+        words += ["--suite", suite["name"]]
+    else:
+        words += [word for stage in suite["stages"] for word in ("--attack", stage["attack"])]
     if settings.get("limit") is not None:
         words += ["--limit", str(settings["limit"])]
     words += ["--seed", str(settings["seed"]), "--chunk", str(settings["chunk"])]
