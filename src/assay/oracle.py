@@ -84,6 +84,32 @@ class Record:
 
 
 @final
+@dataclass(frozen=True)
+class _Part:
+    """One micro-batch of questions.
+
+    Attributes:
+        move: which of the flat moves `(b * k, ...)`; a slice where they stand together, which copies nothing.
+        sample: which samples they are about.
+        rows: the same as indices.
+    """
+
+    move: slice | Tensor
+    sample: slice | Tensor
+    rows: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @classmethod
+    def of(cls, pairs: Tensor | None, start: int, stop: int, k: int, x: Tensor) -> _Part:
+        """Questions start to stop of these pairs (row * k + candidate), or of all."""
+        numbers = torch.arange(start, stop, device=x.device) if pairs is None else pairs[start:stop]
+        move = slice(start, stop) if pairs is None else numbers
+        return cls(move, move if k == 1 else numbers // k, numbers if k == 1 else numbers // k)
+
+
+@final
 class Oracle:
     """One batch of samples under attack.
 
@@ -247,7 +273,7 @@ class Oracle:
 
     def judge(self, theta: Tensor, rows: Tensor | None = None) -> None:
         """Have moves judged whose answer the attack does not need (the last ones); costs nothing in training."""
-        if self.referee and bool(self.active.any()):
+        if self.referee and not self.finished:
             self._ask(theta, rows, self._forward, decide=self.access is Access.LABELS)
 
     def clean(self) -> Any:
@@ -272,6 +298,11 @@ class Oracle:
             self._record.prediction.copy_(self._decisions(self.goal, output))
             self._judge(rows, theta, self.x, output)
         self._clean = output
+
+    @property
+    def finished(self) -> bool:
+        """Whether nobody is worth asking about any more; never in training."""
+        return self.referee and not bool(self.active.any())
 
     @property
     def micro_batch(self) -> int:
@@ -324,31 +355,29 @@ class Oracle:
         answers: dict[str, Any] = {}
         done, total = 0, len(flat) if pairs is None else len(pairs)
         while done < total:
-            size = self.micro_batch if self.referee else total
-            whole = pairs is None and size >= total
-            part = None if whole else torch.arange(done, min(done + size, total), device=self.x.device)
-            if part is not None and pairs is not None:
-                part = pairs[part]
+            end = min(done + self.micro_batch, total) if self.referee else total
+            part = _Part.of(pairs, done, end, k, self.x)
             try:
-                found = self._part(part, k, flat, question, extra)
+                found = self._put(part, flat, question, extra)
             except RuntimeError as error:
-                if not self.referee or not _out_of_memory(error) or not self._halve(size):
+                if not self.referee or not _out_of_memory(error) or len(part) == 1:
                     raise
                 found = None
             if found is None:  # outside the except clause, so that the failed call's tensors are free
+                self._remember(len(part) // 2)
                 gc.collect()
                 if self.x.is_cuda:
                     torch.cuda.empty_cache()
                 continue
             if self.referee:
-                self._account(part, k, found, flat, backwards, first=keep_first)
+                self._account(part, found, flat, backwards, first=keep_first)
             if decide:
                 found["output"] = self._decisions(self.goal, found["output"])
-            found.pop("moved")
-            if isinstance(found["output"], Tensor) and not decide:
+            elif isinstance(found["output"], Tensor):
                 self._kind["output"] = found["output"][:0]
+            del found["moved"]
             _scatter(answers, found, part, len(flat))
-            done += len(flat) if part is None else len(part)
+            done = end
         if not answers:
             answers = self._nothing(theta, decide)
         return {name: _shaped(value, shape) for name, value in answers.items()}
@@ -373,29 +402,20 @@ class Oracle:
             return pairs[torch.arange(k, device=picked.device) < left[picked, None]]
         return pairs.flatten()
 
-    def _part(
-        self,
-        part: Tensor | None,
-        k: int,
-        flat: Tensor,
-        question: Callable[..., dict[str, Any]],
-        extra: Tensor | None,
+    def _put(
+        self, part: _Part, flat: Tensor, question: Callable[..., dict[str, Any]], extra: Tensor | None
     ) -> dict[str, Any]:
         """Put the question to the model for one micro-batch."""
-        if part is None and k == 1:
-            more = () if extra is None else (extra,)
+        more = () if extra is None else (extra[part.sample],)
+        if len(part) == len(flat) == len(self.x):
             return question(self.x, flat, self.goal, self._guide, self.threat, *more)
-        part = torch.arange(len(flat), device=flat.device) if part is None else part
-        row = part if k == 1 else part // k
-        more = () if extra is None else (extra[row],)
-        return question(self.x[row], flat[part], self.goal.at(row), self._guide.at(row), self.threat.at(row), *more)
+        rows = part.rows
+        sides = self.goal.at(rows), self._guide.at(rows), self.threat.at(rows)
+        return question(self.x[part.sample], flat[part.move], *sides, *more)
 
-    def _account(
-        self, part: Tensor | None, k: int, found: dict[str, Any], flat: Tensor, backwards: int, *, first: bool
-    ) -> None:
+    def _account(self, part: _Part, found: dict[str, Any], flat: Tensor, backwards: int, *, first: bool) -> None:
         """Count the passes and judge the answers."""
-        pairs = torch.arange(len(flat), device=flat.device) if part is None else part
-        row = pairs if k == 1 else pairs // k
+        row = part.rows
         place, record = self._place(row), self._record
         one = torch.ones_like(row)
         record.forwards.index_add_(0, place, one)
@@ -413,7 +433,7 @@ class Oracle:
             if isinstance(output, Tensor) and output.ndim == 2:
                 check_classes(self.goal, output.shape[1])
             record.prediction[place] = self._decisions(self.goal.at(row), output)
-        self._judge(row, flat if part is None else flat[part], found["moved"], output)
+        self._judge(row, flat[part.move], found["moved"], output)
         if self.max_queries is not None:
             record.active.logical_and_(record.forwards < self.max_queries)
 
@@ -460,18 +480,12 @@ class Oracle:
         record.prediction[place] = self._decisions(self.goal.at(rows), _pick(output, hit))
         record.active[place] = size > 0 if self._limit is None else False
 
-    def _halve(self, size: int) -> bool:
-        """Remember half of this micro-batch; False when there is nothing to halve."""
-        if size == 1:
-            return False
-        smaller = max(1, min(size, len(self.x)) // 2)
-        if self._fixed_micro is not None:
-            self._fixed_micro = smaller
-        elif isinstance(self.model, nn.Module):
-            _REMEMBERED[self.model] = smaller
+    def _remember(self, micro_batch: int) -> None:
+        """Memory ran out: smaller micro-batches from now on, for this model."""
+        if self._fixed_micro is None and isinstance(self.model, nn.Module):
+            _REMEMBERED[self.model] = micro_batch
         else:
-            self._fixed_micro = smaller
-        return True
+            self._fixed_micro = micro_batch
 
     def _nothing(self, theta: Tensor, decide: bool) -> dict[str, Any]:
         """Answers when nobody had to be asked."""
@@ -509,19 +523,20 @@ def _pick(output: Any, rows: Tensor) -> Any:
     return output[rows] if isinstance(output, Tensor) else [output[i] for i in rows.tolist()]
 
 
-def _scatter(answers: dict[str, Any], found: dict[str, Any], part: Tensor | None, total: int) -> None:
+def _scatter(answers: dict[str, Any], found: dict[str, Any], part: _Part, total: int) -> None:
     """Write one micro-batch's answers to their places."""
     for name, value in found.items():
-        if part is None:
+        if len(part) == total:
             answers[name] = value
         elif isinstance(value, Tensor):
             if name not in answers:
                 empty = 0.0 if name == "grad" else math.nan if value.is_floating_point() else -1
                 answers[name] = value.new_full((total, *value.shape[1:]), empty)
-            answers[name][part] = value
+            answers[name][part.move] = value
         else:
             whole = answers.setdefault(name, [None] * total)
-            for place, one in zip(part.tolist(), value, strict=True):
+            places = range(total)[part.move] if isinstance(part.move, slice) else part.move.tolist()
+            for place, one in zip(places, value, strict=True):
                 whole[place] = one
 
 

@@ -153,6 +153,8 @@ def test_bad_threats_are_refused_with_the_cure():
         assay.L2(float("inf"))
     with pytest.raises(ThreatError, match="low < high"):
         assay.L1(1, bounds=(1, 0))
+    with pytest.raises(ThreatError, match="two numbers"):
+        assay.L1(1, bounds=(0, 1, 2))
     with pytest.raises(ThreatError, match="number"):
         assay.Linf("8/255")
     with pytest.raises(ThreatError, match=r"Linf\(eps\)"):

@@ -157,7 +157,7 @@ class _Climb:
     @property
     def running(self) -> bool:
         """Whether steps are left and someone still needs them."""
-        return self.taken < self.steps and bool(self.oracle.active.any())
+        return self.taken < self.steps and not self.oracle.finished
 
     def step(self, theta: Tensor) -> None:
         """Move there; the last move needs no gradient."""

@@ -124,7 +124,7 @@ class Attack(ABC):
                 micro_batch=micro_batch,
             )
             oracle.judge_clean(clean_output)
-            if bool(oracle.active.any()):
+            if not oracle.finished:
                 self.run(oracle, x, goal, _rng(seed, index, x))
         r = oracle.record
         return Result(r.x_adv, r.success, r.distance, r.prediction, r.forwards, r.backwards)
@@ -164,7 +164,7 @@ def best_of(oracle: Oracle, runs: Iterable[Callable[[], Tensor]]) -> Tensor:
         theta = run()
         if oracle.referee:
             best = theta
-            if not bool(oracle.active.any()):
+            if oracle.finished:
                 break
             continue
         if len(runs) == 1:

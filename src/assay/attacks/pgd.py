@@ -96,7 +96,7 @@ class PGD(Attack):
                 norm = grad.flatten(1).abs().sum(dim=1).clamp_min(torch.finfo(grad.dtype).tiny)
                 grad = direction = self.momentum * direction + grad / norm.reshape(-1, *[1] * (grad.ndim - 1))
             theta = self.threat.project(x, self.threat.ascend(x, theta, grad, step))
-            if not bool(oracle.active.any()):
+            if oracle.finished:
                 return theta
         oracle.judge(theta)
         return theta
@@ -143,7 +143,7 @@ def BIM(*, threat: Threat, steps: int = 10, rel_step: float | None = None, loss:
         >>> BIM(threat=assay.Linf(8 / 255)).random_start
         False
     """
-    share = 1.25 / steps if rel_step is None else rel_step
+    share = 1.25 / max(steps, 1) if rel_step is None else rel_step  # PGD refuses steps below 1
     return PGD(threat=threat, steps=steps, rel_step=share, random_start=False, loss=loss)
 
 
@@ -167,4 +167,6 @@ def MIFGSM(  # noqa: N802
         >>> MIFGSM(threat=assay.Linf(8 / 255)).momentum
         1.0
     """
-    return PGD(threat=threat, steps=steps, rel_step=1.0 / steps, random_start=False, momentum=momentum, loss=loss)
+    return PGD(
+        threat=threat, steps=steps, rel_step=1.0 / max(steps, 1), random_start=False, momentum=momentum, loss=loss
+    )

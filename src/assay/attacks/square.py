@@ -90,7 +90,7 @@ class Square(Attack):
         windows: _Windows = _LinfWindows() if isinstance(threat, Linf) else _L2Windows()
         best = threat.project(x, windows.start(threat.budget(x)[:, None, None, None], x, rng))
         value = oracle.value(best.reshape(-1, *shape), loss)
-        result, place = best, torch.arange(len(x), device=x.device)
+        result, place = best.clone(), torch.arange(len(x), device=x.device)
         draws: list[Tensor] = []
         for query in range(1, self.queries):
             alive = oracle.active

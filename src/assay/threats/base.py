@@ -36,9 +36,12 @@ class Threat(ABC):
     name: ClassVar[str]
 
     def __post_init__(self) -> None:
-        low, high = (float(b) for b in self.bounds)
-        if not low < high:
-            raise ThreatError(f"bounds must be (low, high) with low < high; got {self.bounds}.")
+        try:
+            low, high = (float(b) for b in self.bounds)
+        except (TypeError, ValueError):
+            raise ThreatError(f"bounds must be two numbers (low, high); got {self.bounds!r}.") from None
+        if not -float("inf") < low < high < float("inf"):
+            raise ThreatError(f"bounds must be finite, (low, high) with low < high; got {self.bounds}.")
         object.__setattr__(self, "bounds", (low, high))
         if self.eps is None:
             return
