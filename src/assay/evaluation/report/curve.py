@@ -57,7 +57,7 @@ class Chart:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """The curve of a run: a wide and a narrow drawing of the same points, its budget and its caveat."""
+    """The curve of a run, drawn wide and narrow; ``budget`` is its last point where it ends at the budget."""
 
     wide: Chart
     narrow: Chart
@@ -91,16 +91,12 @@ def draw(curve: dict[str, Any] | None, threat: Facts) -> Curve | None:
     narrow = _chart(rows, threat.eps, linf, width=340, height=270, most_ticks=4)
     every = max(1, math.ceil(len(rows) / 26))
     listed = wide.points[::every] + ([wide.points[-1]] if (len(rows) - 1) % every else [])
-    at_budget = [
-        point
-        for point, row in zip(wide.points, rows, strict=True)
-        if threat.eps is not None and math.isclose(row[0], threat.eps, rel_tol=1e-5)
-    ]
+    ends_at_budget = threat.eps is not None and math.isclose(rows[-1][0], threat.eps, rel_tol=1e-5)
     return Curve(
         wide=wide,
         narrow=narrow,
         rows=listed,
-        budget=at_budget[-1] if at_budget else None,
+        budget=wide.points[-1] if ends_at_budget else None,
         note=str(curve.get("note") or ""),
         exact=bool(curve.get("exact")),
     )
@@ -116,7 +112,7 @@ def _chart(
     most_ticks: int,
 ) -> Chart:
     pixels = linf and fraction(eps if eps is not None else rows[-1][0]) is not None
-    left, right, top, bottom = 54, width - 18, 14, height - (62 if pixels else 46)
+    left, right, top, bottom = 54, width - 28, 14, height - (62 if pixels else 46)
     start, end = rows[0][0], rows[-1][0]
 
     def x(value: float) -> float:

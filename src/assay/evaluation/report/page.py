@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from importlib import resources
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from assay.evaluation.files import write_atomically
 from assay.evaluation.report import words
@@ -55,7 +56,7 @@ def render(run: str | Path) -> Path:
         notes=record.notes,
         tiles=tiles(record, results),
         fate=fate(results),
-        curve=draw(results.get("curve"), threat),
+        curve=draw(results["curve"], threat) if results["samples"] else None,
         failures=failures(record),
         gallery=pictures,
         command=command(record.run["settings"]),
@@ -78,10 +79,16 @@ def _environment() -> Environment:
     )
     for function in (words.percent, words.interval, words.count, words.rate, words.quantity, words.duration):
         environment.filters[function.__name__] = function
+    environment.filters["breakable"] = _breakable
     environment.filters["date"] = words.date
     environment.globals["plural"] = words.plural
     environment.tests["web_address"] = _is_web_address
     return environment
+
+
+def _breakable(name: str) -> Markup:
+    """A long name, escaped, that may go on in the next line after its punctuation."""
+    return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[._:/-])", name))
 
 
 def _is_web_address(link: str) -> bool:

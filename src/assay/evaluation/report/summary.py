@@ -180,15 +180,18 @@ def state_note(record: Record, noun: str) -> str:
 
 def command(settings: dict[str, Any]) -> str:
     """The command line that repeats the run; a suite that is not shipped is spelt out attack by attack."""
-    words = ["assay", "evaluate", settings["model"], "--data", settings["data"], "--threat", settings["threat"]]
     suite = settings["suite"]
+    lines = [
+        ["assay", "evaluate", settings["model"]],
+        ["--data", settings["data"]],
+        ["--threat", settings["threat"]],
+    ]
     if suite["name"] in registry.names("suite"):
-        words += ["--suite", suite["name"]]
+        lines.append(["--suite", suite["name"]])
     else:
-        words += [word for stage in suite["stages"] for word in ("--attack", stage["attack"])]
+        lines.extend(["--attack", stage["attack"]] for stage in suite["stages"])
+    numbers = ["--seed", str(settings["seed"]), "--chunk", str(settings["chunk"])]
     if settings.get("limit") is not None:
-        words += ["--limit", str(settings["limit"])]
-    words += ["--seed", str(settings["seed"]), "--chunk", str(settings["chunk"])]
-    if settings.get("save_adv"):
-        words.append("--save-adv")
-    return shlex.join([*words, "--out", "runs/again"])
+        numbers = ["--limit", str(settings["limit"]), *numbers]
+    lines += [numbers, [*(["--save-adv"] if settings.get("save_adv") else []), "--out", "runs/again"]]
+    return " \\\n    ".join(shlex.join(line) for line in lines)
