@@ -35,12 +35,14 @@ class Case:
         norm: "linf", "l2" or "l1".
         reach: The multiple of the exact radius at which the attack must win on an affine problem.
         share: The share of the samples on which it must win there.
+        targeted: Whether the attack accepts targets; one that does not must refuse them by name.
     """
 
     factory: Factory
     norm: Norm
-    reach: float = 1.5
+    reach: float = 2.0
     share: float = 1.0
+    targeted: bool = True
 
     def threat(self, eps: float | Tensor | None, bounds: tuple[float, float] = (0.0, 1.0)) -> Threat:
         """The norm's threat."""

@@ -13,8 +13,9 @@ def check_attack(
     factory: Factory,
     *,
     norms: Iterable[Norm] = ("linf", "l2", "l1"),
-    reach: float = 1.5,
+    reach: float = 2.0,
     share: float = 1.0,
+    targeted: bool = True,
     only: Iterable[str] | None = None,
 ) -> None:
     """Run every check of the contract on an attack, in each norm, and report all that it breaks at once.
@@ -24,6 +25,7 @@ def check_attack(
         norms: The norms that the attack supports.
         reach: The multiple of the exact radius at which it must win on an affine problem.
         share: The share of the samples on which it must win there.
+        targeted: Whether the attack accepts targets; one that does not must refuse them by name.
         only: Names of checks from `CHECKS`; all of them when None.
 
     Raises:
@@ -36,7 +38,7 @@ def check_attack(
     broken = []
     names = list(CHECKS) if only is None else list(only)
     for norm in norms:
-        case = Case(factory=factory, norm=norm, reach=reach, share=share)
+        case = Case(factory=factory, norm=norm, reach=reach, share=share, targeted=targeted)
         broken += [f"[{norm}] {name}: {problem}" for name in names if (problem := _run(name, case))]
     if broken:
         raise ContractError(f"the attack breaks {len(broken)} rules of the contract:\n" + "\n".join(broken))

@@ -6,6 +6,7 @@ from dataclasses import FrozenInstanceError, fields, is_dataclass
 
 import torch
 
+from assay.errors import AssayError
 from assay.goals import Targeted
 from assay.oracle import Access
 from assay.testing.case import Case, audit, fail, rounding, sizes, targeted, where
@@ -38,9 +39,15 @@ def result_is_honest(case: Case) -> None:
 
 
 def targeted_result_is_honest(case: Case) -> None:
-    """Success towards a target is that target; the attack wins beyond the exact radius and fails within it."""
+    """Success towards a target is that target, beyond the exact radius and never within it; or a named refusal."""
     at = case.setting()
     goal, exact = targeted(at, case)
+    if not case.targeted:
+        try:
+            case.attack(0.1)(at.model, at.x, goal)
+        except AssayError:
+            return
+        fail("the attack says that it takes no targets, but accepted some")
     eps = torch.where(torch.arange(len(exact)) % 2 == 0, 0.95, case.reach) * exact
     attack = case.attack(eps)
     result = attack(at.model, at.x, goal)
@@ -79,7 +86,7 @@ def cannot_change_a_constant_model(case: Case) -> None:
     """Against scores that do not depend on the input every success is false."""
     problem = Constant()
     x, y = problem.inputs(4)
-    for goal in (y, Targeted(torch.zeros_like(y))):
+    for goal in (y, Targeted(torch.zeros_like(y))) if case.targeted else (y,):
         attack = case.attack(0.5)
         result = attack(problem.model(), x, goal)
         audit(result, problem.model(), x, goal, attack.threat)
