@@ -33,8 +33,8 @@ from assay.oracle import Access, granted_access
 from assay.threats import Threat
 
 _CHUNK = 1000  # samples in a shard at most
-_PARTS = 8  # chunks at least, where there are samples enough: progress and processes need some
-_FEWEST = 64  # samples in a chunk, below which a model call is not filled
+_PARTS = 4  # chunks at least, where there are samples enough: progress and processes need some
+_FEWEST = 128  # samples in a chunk, below which a model call is not filled
 _MEMORY = 1 << 30  # bytes that the attacks' copies of a chunk may take
 _COPIES = 12  # of the inputs that an attack holds at once
 
