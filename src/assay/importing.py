@@ -72,14 +72,15 @@ def optional(module: str, extra: str, purpose: str) -> ModuleType:
         purpose: what it is needed for, as the start of the message.
 
     Raises:
-        MissingExtraError: when it is not installed.
+        MissingExtraError: when it is not installed, or does not fit the other packages.
     """
     try:
         return importlib.import_module(module)
-    except ImportError as missing:
+    except Exception as failed:  # a package built for another torch raises RuntimeError while it is imported
         raise MissingExtraError(
-            f"{purpose} needs {module!r}, which could not be imported ({missing}): pip install 'assay[{extra}]'."
-        ) from missing
+            f"{purpose} needs {module!r}, which could not be imported ({type(failed).__name__}: {failed}): "
+            f"pip install 'assay[{extra}]'."
+        ) from failed
 
 
 def options(text: str, known: Iterable[str], error: type[AssayError]) -> tuple[str, dict[str, str]]:

@@ -198,6 +198,13 @@ def test_hubs_name_the_extra_they_need(spec, package, extra, monkeypatch):
         load_model(spec)
 
 
+def test_a_hub_built_for_another_torch_says_why_it_cannot_be_used(here):
+    (here / "timm.py").write_text("raise RuntimeError('operator does not exist')", encoding="utf-8")
+    sys.path.insert(0, str(here))
+    with pytest.raises(MissingExtraError, match="RuntimeError: operator does not exist"):
+        load_model("timm:resnet18")
+
+
 class Recorder(nn.Module):
     """Answers with its input, so that a test sees what the network would get."""
 
@@ -217,18 +224,21 @@ MEAN, STD = (0.1, 0.2, 0.3), (0.5, 0.25, 1.0)
 
 def test_torchvision_models_get_their_normalisation(monkeypatch):
     weights = SimpleNamespace(transforms=lambda: SimpleNamespace(mean=MEAN, std=STD))
+    boxes = SimpleNamespace(transforms=SimpleNamespace)
     module = ModuleType("torchvision")
     module.models = SimpleNamespace(
         list_models=lambda: ["resnet18"],
-        get_model_weights=lambda name: {"DEFAULT": weights},
+        get_model_weights=lambda name: SimpleNamespace(__members__={"DEFAULT": weights, "BOXES": boxes}),
         get_model=lambda name, weights: Recorder(),
     )
     monkeypatch.setitem(sys.modules, "torchvision", module)
     expect_normalized(load_model("torchvision:resnet18"))
     with pytest.raises(ModelError, match="Did you mean 'resnet18'"):
         load_model("torchvision:resnet8")
-    with pytest.raises(ModelError, match="V9"):
+    with pytest.raises(ModelError, match="no weights 'V9' for resnet18; there are DEFAULT, BOXES"):
         load_model("torchvision:resnet18?weights=V9")
+    with pytest.raises(ModelError, match="does not say how its inputs are normalised"):
+        load_model("torchvision:resnet18?weights=BOXES")
 
 
 def test_timm_models_get_their_normalisation(monkeypatch):

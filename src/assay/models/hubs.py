@@ -25,13 +25,16 @@ def read_torchvision(spec: str) -> nn.Module:
     models = optional("torchvision", "torchvision", f"MODEL {spec!r}").models
     if name not in models.list_models():
         raise ModelError(f"torchvision has no model {name!r}.{near(name, models.list_models())}")
+    offered = models.get_model_weights(name).__members__
+    wanted = chosen.get("weights", "DEFAULT")
+    if wanted not in offered:
+        raise ModelError(f"torchvision has no weights {wanted!r} for {name}; there are {', '.join(offered) or 'none'}.")
     try:
-        weights = models.get_model_weights(name)[chosen.get("weights", "DEFAULT")]
-        model = models.get_model(name, weights=weights)
+        model = models.get_model(name, weights=offered[wanted])
     except Exception as failed:
         raise _failed(spec, failed) from failed
-    transform = weights.transforms()
-    return _normalized(model, transform.mean, transform.std, spec)
+    transform = offered[wanted].transforms()
+    return _normalized(model, getattr(transform, "mean", None), getattr(transform, "std", None), spec)
 
 
 def read_timm(spec: str) -> nn.Module:
