@@ -93,7 +93,7 @@ def evaluate(
             flags += found
             settings: Settings = {
                 "model": model_name or named or type(module).__name__,
-                "model_digest": prepare.digest(module, named),
+                "model_digest": prepare.digest(module, named or model_name),
                 "data": samples.name,
                 "data_digest": samples.fingerprint(),
                 "threat": repr(threat),
@@ -115,7 +115,7 @@ def evaluate(
             show, workers = progress is not False and group.rank == 0, devices * group.world
             with (
                 Display(store.stages, store.chunks, show=show, workers=workers) as display,
-                _noted(store, display, began, group),
+                _noted(store, display, began, group, temporary),
             ):
                 if devices > 1:
                     launch(store, model, data, devices, display.update)
@@ -137,7 +137,7 @@ def evaluate(
 
 
 @contextlib.contextmanager
-def _noted(store: Store, display: Display, began: float, group: Group) -> Iterator[None]:
+def _noted(store: Store, display: Display, began: float, group: Group, temporary: bool) -> Iterator[None]:
     """Write down that the run was interrupted, and say how to go on."""
     try:
         yield
@@ -145,7 +145,7 @@ def _noted(store: Store, display: Display, began: float, group: Group) -> Iterat
         if group.rank == 0:
             with contextlib.suppress(StoreError):  # the disk may be what failed
                 store.update(state="interrupted", seconds=time.monotonic() - began)
-        if isinstance(error, KeyboardInterrupt):
+        if isinstance(error, KeyboardInterrupt) and not temporary:
             total = len(store.stages) * len(store.chunks)
             kept = total - len(missing(store))
             display.say(f"interrupted: {kept} of {total} shards are kept in {store.path}; continue with --resume.")

@@ -25,7 +25,7 @@ import torch
 from assay import errors, grammar
 from assay.errors import AssayError, SettingError, StoreError
 from assay.evaluation.chunks import Work, missing, placement, run
-from assay.evaluation.files import alive
+from assay.evaluation.files import alive, remove_stale
 from assay.evaluation.folder import RUN
 from assay.evaluation.shards import CLEAN
 from assay.evaluation.store import Store
@@ -133,6 +133,7 @@ def launch(store: Store, model: str, data: str, devices: int, report: Report) ->
                 _watch(store, process, report)
             finally:
                 _end(process)
+                remove_stale(store.path)
         if missing(store):
             raise _failure(store, Path(scratch), log, process.returncode)
 

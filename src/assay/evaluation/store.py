@@ -40,9 +40,10 @@ class Store:
         run: The content of its ``run.json``.
 
     Example:
-        >>> store = Store.open("runs/a")  # doctest: +SKIP
-        >>> store.run["results"]["robust_accuracy"]["value"]  # doctest: +SKIP
-        0.62
+        >>> import assay
+        >>> found = assay.evaluate("digits-mlp", "digits", threat="linf:0.02", suite="quick", limit=20, progress=False)
+        >>> Store.open(found.path).run["results"]["samples"]
+        20
     """
 
     def __init__(self, path: Path, run: Run) -> None:
