@@ -214,6 +214,24 @@ def test_resume_with_other_settings_lists_what_differs(
     assert store.done("first") == [0, 3]
 
 
+def test_another_threat_is_one_difference(store: Store, settings: Settings, environment: Environment) -> None:
+    other = deepcopy(settings)
+    other["threat"] = "L2(1.0)"
+    for stage in other["suite"]["stages"]:
+        stage["attack"] = stage["attack"].replace("Linf(0.1)", "L2(1.0)")
+    with pytest.raises(StoreError, match=r'threat: "Linf\(0.1\)" -> "L2\(1.0\)"') as caught:
+        Store.begin(store.path, other, environment, resume=True)
+    assert "stages" not in str(caught.value)
+
+
+def test_resume_removes_the_report_of_the_unfinished_run(
+    store: Store, settings: Settings, environment: Environment
+) -> None:
+    (store.path / "report.html").write_text("half")
+    Store.begin(store.path, settings, environment, resume=True)
+    assert not (store.path / "report.html").exists()
+
+
 def test_resume_starts_a_run_in_a_new_or_empty_folder(
     tmp_path: Path, settings: Settings, environment: Environment
 ) -> None:

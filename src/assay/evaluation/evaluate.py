@@ -175,7 +175,8 @@ def _finish(
     flags = [*flags, *checks.outcome(table, suite)]
     aside = store.corrupt()
     if aside:
-        flags.append(Flag.of("damaged-shard", f"{len(aside)} damaged shards were set aside: {aside[0]}."))
+        more = f" and {len(aside) - 1} more" if len(aside) > 1 else ""
+        flags.append(Flag.of("damaged-shard", f"damaged, and set aside: {aside[0]}{more}."))
     eps = threat.eps if isinstance(threat.eps, float) else None
     numbers = results(store, table, eps, flags)
     if group.rank == 0:

@@ -73,6 +73,7 @@ class Store:
         if (folder / RUN).exists() and resume:
             store = cls.open(folder)
             store.agree(settings)
+            (folder / "report.html").unlink(missing_ok=True)  # it shows the run as it was
             store.update(state="running")
             return store
         clear(folder)
@@ -117,7 +118,7 @@ class Store:
     def agree(self, settings: Settings) -> None:
         """Raise StoreError with each difference when the run was started with other settings."""
         if settings_hash(settings) != self.run["settings_hash"]:
-            changes = differences(self.run["settings"], settings)
+            changes = differences(_in_threat(self.run["settings"], settings["threat"]), settings)
             raise StoreError(
                 f"{self.path} was started with other settings and cannot be continued with these:\n"
                 + "\n".join(f"  {line}" for line in changes)
@@ -248,6 +249,13 @@ class Store:
                 f"{path} does not fit the stages before it: it was computed for other samples. "
                 "Remove it and continue the run with --resume."
             ) from None
+
+
+def _in_threat(settings: Settings, threat: str) -> Settings:
+    """The settings with another threat inside the attacks, so that a new threat is one difference and not many."""
+    stages = settings["suite"]["stages"]
+    turned = [{**stage, "attack": stage["attack"].replace(settings["threat"], threat)} for stage in stages]
+    return cast(Settings, {**settings, "suite": {**settings["suite"], "stages": turned}})
 
 
 def _now() -> str:
