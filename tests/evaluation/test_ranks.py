@@ -57,6 +57,10 @@ def same(a: Evaluation, b: Evaluation) -> None:
             assert torch.equal(first, second), name
 
 
+one_card = pytest.mark.skipif(torch.cuda.device_count() == 1, reason="two processes need two cards")
+
+
+@one_card
 def test_two_processes_give_the_same_table(whole: Evaluation, tmp_path: Path) -> None:
     both = assay.evaluate("digits-mlp", "digits", out=tmp_path / "run", devices=2, **OPTIONS)
     same(whole, both)
@@ -82,6 +86,7 @@ def test_kill_twice_and_resume(whole: Evaluation, tmp_path: Path) -> None:
     assert len(times) < len(list(out.rglob("*.safetensors")))
 
 
+@one_card
 def test_a_killed_rank_is_named_and_the_run_goes_on_with_another_number_of_processes(
     whole: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
