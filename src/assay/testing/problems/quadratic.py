@@ -43,8 +43,9 @@ class Quadratic(Problem):
       largest $u$ moves alone; inwards the largest coordinates are cut down to one level, $\sum \min(u_i,
       \tau)^2 = r^2$.
 
-    The outward problem has local maxima besides the global one, the inward problem has none. The inputs
-    inside lie near the sphere, with all $u_i$ alike, so that the steepest way out is also the shortest.
+    The outward problem has local maxima besides the global one (in $L_1$ at every coordinate), the inward problem has
+    none. In the inputs inside, all $u_i$ are alike within 4 %, so that each of these maxima is nearly as good as the
+    best and the steepest way out is also the shortest.
 
     Args:
         shape: The shape of one input.
@@ -91,7 +92,7 @@ class Quadratic(Problem):
         rows = []
         for i in range(n):
             sign = torch.randint(0, 2, (d,), generator=generator) * 2 - 1
-            direction = sign * (1 + 0.2 * (torch.rand(d, generator=generator) - 0.5))
+            direction = sign * (1 + 0.04 * (torch.rand(d, generator=generator) - 0.5))
             near = torch.rand((), generator=generator)
             inside = self.side == "inside" or (self.side == "both" and i % 2 == 0)
             length = 0.85 + 0.1 * near if inside else 1.05 + 0.06 * near
