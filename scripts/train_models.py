@@ -144,7 +144,7 @@ def accuracy(model: nn.Module, data: tuple[Tensor, Tensor]) -> float:
 def robust_accuracy(model: nn.Module, data: tuple[Tensor, Tensor], eps: float) -> float:
     """Accuracy that is left after APGD-100 with cross-entropy."""
     attack = assay.attacks.APGD(threat=assay.Linf(eps), steps=100)
-    return 1.0 - float(attack(model, *data, seed=0).success.float().mean())
+    return round(1.0 - float(attack(model, *data, seed=0).success.double().mean()), 6)
 
 
 def train(name: str, plan: Plan, data: dict[str, tuple[Tensor, Tensor]], seed: int) -> None:
