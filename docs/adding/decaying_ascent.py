@@ -49,7 +49,7 @@ class DecayingAscent(Attack):
             _, grad, _ = oracle.gradient(theta)
             theta = self.threat.project(x, self.threat.ascend(x, theta, grad, step))
             step = step * self.decay
-            if not bool(oracle.active.any()):
+            if oracle.finished:
                 return theta
         oracle.judge(theta)  # nobody has asked about the last move yet
         return theta

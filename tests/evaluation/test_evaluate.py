@@ -392,3 +392,17 @@ def test_the_model_is_left_as_it_was(model: Network, data: Any) -> None:
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_run_directory_holds_its_report_and_the_names_of_the_classes(model: Network, tmp_path: Path) -> None:
+    x = torch.rand(6, 3, 2, 2, generator=torch.Generator().manual_seed(1))
+    named = assay.Data(x=x, y=model(x).argmax(1), name="six", classes=("coat", "shirt", "bag", "boot", "dress"))
+    evaluation = assay.evaluate(model, named, threat=LINF, suite=SUITE, out=tmp_path / "run", progress=False)
+    assert evaluation.store.run["settings"]["classes"] == ["coat", "shirt", "bag", "boot", "dress"]
+    assert "coat" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_missing_budget_is_told_before_the_folder_is_made(model: Network, data: Any, tmp_path: Path) -> None:
+    with pytest.raises(ThreatError, match="needs a budget"):
+        assay.evaluate(model, data, threat="linf", suite="quick", out=tmp_path / "run", progress=False)
+    assert not (tmp_path / "run" / "run.json").exists()

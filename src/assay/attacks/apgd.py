@@ -84,6 +84,7 @@ class APGD(Attack):
             raise SettingError(f"steps must be at least 1; got {self.steps}.")
         if self.restarts < 1:
             raise SettingError(f"restarts must be at least 1; got {self.restarts}.")
+        self.threat.need_budget(type(self).__name__)
         resolve(self.loss)
 
     def run(self, oracle: Oracle, x: Tensor, goal: Goal, rng: Keyed) -> Tensor:

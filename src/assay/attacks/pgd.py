@@ -80,6 +80,7 @@ class PGD(Attack):
             raise SettingError(f"rel_step must be positive; got {self.rel_step}.")
         if self.momentum < 0:
             raise SettingError(f"momentum must not be negative; got {self.momentum}.")
+        self.threat.need_budget(type(self).__name__)
         resolve(self.loss)
 
     def run(self, oracle: Oracle, x: Tensor, goal: Goal, rng: Keyed) -> Tensor:

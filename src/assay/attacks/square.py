@@ -81,6 +81,7 @@ class Square(Attack):
             raise SettingError(f"p is a share of the pixels, above 0 and at most 1; got {self.p}.")
         if not isinstance(self.threat, (Linf, L2)):
             raise ThreatError(f"Square works in Linf and L2; got {self.threat!r}.")
+        self.threat.need_budget(type(self).__name__)
         resolve(self.loss)
 
     def run(self, oracle: Oracle, x: Tensor, goal: Goal, rng: Keyed) -> Tensor:

@@ -142,13 +142,6 @@ def _tell(evaluation: Evaluation, out: Path | None, *, as_json: bool, quiet: boo
         terminal.document({"path": str(out) if out else None, **evaluation.results})
     if not quiet:
         terminal.people.print(evaluation.table(), soft_wrap=True)
-    if out is None:
-        return
-    from assay.evaluation.report import render
-
-    page = out / "report.html"
-    if not page.exists():
-        render(out)
-    if not quiet:
-        for path in (out / "run.json", page):
+    if out is not None and not quiet:
+        for path in (out / "run.json", out / "report.html"):
             terminal.people.print(f"{path.name:<12} {path}", soft_wrap=True)

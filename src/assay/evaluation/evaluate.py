@@ -18,6 +18,7 @@ from assay.evaluation.chunks import Work, complete, missing, placement, run
 from assay.evaluation.flags import Flag
 from assay.evaluation.progress import Display
 from assay.evaluation.ranks import Group, check_devices, join, launch, own_device, wait
+from assay.evaluation.report import render
 from assay.evaluation.schema import Settings
 from assay.evaluation.store import Store
 from assay.evaluation.suites import Suite
@@ -89,13 +90,14 @@ def evaluate(
         device, dtype = placement(module, own_device())
         flags = checks.mode(module)
         with evaluating(module):
-            fitted, found = prepare.fitted(module, samples, threat, suite, device, dtype)
-            flags += found
+            fitted, seen = prepare.fitted(module, samples, threat, suite, device, dtype)
+            flags += seen
             settings: Settings = {
                 "model": model_name or named or type(module).__name__,
                 "model_digest": prepare.digest(module, named or model_name),
                 "data": samples.name,
                 "data_digest": samples.fingerprint(),
+                "classes": None if samples.classes is None else list(samples.classes),
                 "threat": repr(threat),
                 "goal": "untargeted",
                 "suite": fitted.record(),
@@ -133,7 +135,10 @@ def evaluate(
                     run(work, group.share(store.chunks))
                     wait(store, group, display.update)
                 complete(store)
-        return _finish(store, fitted, threat, flags, time.monotonic() - began, group, temporary)
+        found = _finish(store, fitted, threat, flags, time.monotonic() - began, group, temporary)
+    if group.rank == 0 and not temporary:
+        render(found.path)
+    return found
 
 
 @contextlib.contextmanager

@@ -37,6 +37,7 @@ class Settings(TypedDict):
     model_digest: str  # of all parameters and buffers, so that other weights under the same name are noticed
     data: str
     data_digest: str  # of the first and last samples and labels
+    classes: list[str] | None  # names of the classes, where the data have any
     threat: str  # an expression
     goal: str  # "untargeted"
     suite: SuiteRecord

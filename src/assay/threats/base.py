@@ -101,13 +101,21 @@ class Threat(ABC):
         Raises:
             ThreatError: the threat has no budget, or one for another number of samples.
         """
-        if self.eps is None:
-            raise ThreatError(f"this attack needs a budget: write {type(self).__name__}(eps), not {self!r}.")
+        self.need_budget("this attack")
         if isinstance(self.eps, Tensor):
             if len(self.eps) != len(x):
                 raise ThreatError(f"eps holds {len(self.eps)} values for {len(x)} samples.")
             return self.eps.to(x)
-        return x.new_full((len(x),), self.eps)
+        return torch.full((len(x),), float(self.eps or 0), dtype=x.dtype, device=x.device)
+
+    def need_budget(self, who: str) -> None:
+        """Hold that there is a budget.
+
+        Raises:
+            ThreatError: eps is None.
+        """
+        if self.eps is None:
+            raise ThreatError(f"{who} needs a budget: write {type(self).__name__}(eps) with a number, not {self!r}.")
 
     @abstractmethod
     def identity(self, x: Tensor) -> Tensor:
