@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from assay import attacks as attacks
     from assay.data import Data as Data
     from assay.data import load_data as load_data
-    from assay.evaluation import Evaluation as Evaluation
-    from assay.evaluation import evaluate as evaluate
+    from assay.evaluation.evaluate import evaluate as evaluate
+    from assay.evaluation.summary import Evaluation as Evaluation
     from assay.goals import Goal as Goal
     from assay.goals import Targeted as Targeted
     from assay.goals import Untargeted as Untargeted

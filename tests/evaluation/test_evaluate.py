@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import assay
 from assay.attacks import APGD, FGSM, PGD, Attack
-from assay.errors import AccessError, InputError, SettingError, StoreError, ThreatError
+from assay.errors import AccessError, AssayError, InputError, SettingError, StoreError, ThreatError
 from assay.evaluation import Evaluation, Store, files
 from assay.evaluation.merge import COLUMNS, Table
 from assay.evaluation.shards import ADV
@@ -403,6 +403,6 @@ def test_a_run_directory_holds_its_report_and_the_names_of_the_classes(model: Ne
 
 
 def test_a_missing_budget_is_told_before_the_folder_is_made(model: Network, data: Any, tmp_path: Path) -> None:
-    with pytest.raises(ThreatError, match="needs a budget"):
+    with pytest.raises(AssayError, match="needs a budget"):
         assay.evaluate(model, data, threat="linf", suite="quick", out=tmp_path / "run", progress=False)
     assert not (tmp_path / "run" / "run.json").exists()
