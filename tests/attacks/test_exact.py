@@ -26,30 +26,31 @@ SETUPS = [  # shape, bounds: images, a vector, one pixel, a flat image, five axe
     ((2, 1, 9), (0.0, 255.0)),
     ((2, 2, 2, 2), (-1.0, 1.0)),
 ]
-STRONG = {"PGD": lambda threat: PGD(threat=threat), "APGD": lambda threat: APGD(threat=threat)}
+STRONG = {"PGD": lambda threat: PGD(threat=threat), "APGD": lambda threat: APGD(threat=threat, steps=60)}
 
 
-def won(make, problem, norm, factor, n=8, targets=False, dtype=torch.float64, batch=8, seed=0):
-    """How many of n samples fall at `factor` times their exact radius; every result is audited."""
+def won(make, problem, norm, factors, n=8, targets=False, dtype=torch.float64, batch=64, seed=0):
+    """How many of n samples fall at each multiple of their exact radius; every result is audited."""
     x, y = problem.inputs(n, seed=seed, dtype=dtype)
     t = None
     if targets:
         t = problem.targets(x, y, norm) if isinstance(problem, Affine) else 1 - y
-    eps = factor * problem.distance(x, y, norm, t)
-    model, total = problem.model(dtype), 0
-    for part in torch.arange(n).split(batch):
-        threat = THREATS[norm](eps[part].to(dtype), bounds=problem.bounds)
+    exact = problem.distance(x, y, norm, t)
+    eps = torch.cat([factor * exact for factor in factors]).to(dtype)
+    x, y = x.repeat(len(factors), *[1] * (x.ndim - 1)), y.repeat(len(factors))
+    t = None if t is None else t.repeat(len(factors))
+    model, successes = problem.model(dtype), []
+    for part in torch.arange(len(x)).split(batch):
+        threat = THREATS[norm](eps[part], bounds=problem.bounds)
         goal = y[part] if t is None else Targeted(t[part])
         result = make(threat)(model, x[part], goal, index=part)
         audit(result, model, x[part], goal, threat)
-        total += int(result.success.sum())
-    return total
+        successes.append(result.success)
+    return torch.cat(successes).reshape(len(factors), n).sum(1).tolist()
 
 
-def two_sided(make, problem, norm, upper=1.05, **settings):
-    n = settings.get("n", 8)
-    assert won(make, problem, norm, 0.95, **settings) == 0
-    assert won(make, problem, norm, upper, **settings) == n
+def two_sided(make, problem, norm, upper=1.05, n=8, **settings):
+    assert won(make, problem, norm, (0.95, upper), n=n, **settings) == [0, n]
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -62,19 +63,18 @@ def test_affine(name, norm, shape, bounds, targets):
 
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("name", STRONG)
-@pytest.mark.parametrize("side", ["inside", "outside"])
 @pytest.mark.parametrize(("shape", "bounds"), SETUPS)
-@pytest.mark.parametrize("targets", [False, True], ids=["untargeted", "targeted"])
-def test_quadratic(name, norm, side, shape, bounds, targets):
-    two_sided(STRONG[name], Quadratic(shape=shape, bounds=bounds, side=side), norm, targets=targets)
+def test_quadratic(name, norm, shape, bounds):
+    for targets in (False, True) if shape == (1, 6, 6) else (False,):
+        two_sided(STRONG[name], Quadratic(shape=shape, bounds=bounds), norm, targets=targets)
 
 
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("name", STRONG)
 @pytest.mark.parametrize("batch", [1, 3])
 def test_batch_sizes(name, norm, batch):
-    two_sided(STRONG[name], Affine(classes=2, seed=1), norm, batch=batch, n=6)
-    two_sided(STRONG[name], Quadratic(), norm, batch=batch, n=6)
+    two_sided(STRONG[name], Affine(classes=2, seed=1), norm, batch=batch, n=4)
+    two_sided(STRONG[name], Quadratic(), norm, batch=batch, n=4)
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -85,11 +85,11 @@ def test_float32(name, norm):
 
 
 @pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_many_inputs_at_the_edge_of_the_box(norm, seed):
     problem = Affine(shape=(1, 5, 5), classes=2, seed=seed)
     for make in STRONG.values():
-        two_sided(make, problem, norm, n=32, batch=32, seed=seed)
+        two_sided(make, problem, norm, n=32, seed=seed)
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -97,13 +97,13 @@ def test_many_inputs_at_the_edge_of_the_box(norm, seed):
 def test_more_classes_towards_a_target(norm, bounds):
     problem = Affine(classes=5, bounds=bounds)
     for make in (lambda t: PGD(threat=t, loss="margin"), lambda t: APGD(threat=t, loss="margin")):
-        two_sided(make, problem, norm, targets=True, n=16, batch=16)
+        two_sided(make, problem, norm, targets=True, n=16)
 
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_multi_targeted_finds_the_nearest_of_many_classes(norm):
     problem = Affine(classes=4)
-    two_sided(lambda t: MultiTargeted(attack=APGD(threat=t, loss="margin")), problem, norm, n=16, batch=16)
+    two_sided(lambda t: MultiTargeted(attack=APGD(threat=t, loss="margin", steps=60)), problem, norm, n=16)
 
 
 @pytest.mark.parametrize("make", [FGSM, BIM, MIFGSM], ids=["FGSM", "BIM", "MIFGSM"])
@@ -124,7 +124,7 @@ def test_bim_is_exact_in_every_norm(norm):
 def test_square_linf(goal):
     """One-pixel windows with their own sign per channel can build the exact answer, given enough queries."""
     problem = Affine(shape=(2, 3, 3), classes=2)
-    make = lambda t: Square(threat=t, queries=3000, rescale=True)  # noqa: E731
+    make = lambda t: Square(threat=t, queries=600, rescale=True)  # noqa: E731
     two_sided(make, problem, "linf", targets=goal == "targeted")
 
 
@@ -143,8 +143,7 @@ def test_nothing_changes_a_constant_model(make):
 
 
 def test_square_wins_where_gradients_are_masked():
-    problem = Masked()
-    assert won(lambda t: PGD(threat=t), problem, "linf", 2.0) == 0
-    assert won(lambda t: APGD(threat=t), problem, "linf", 2.0) == 0
-    assert won(lambda t: Square(threat=t, queries=1000), problem, "linf", 2.0) == 8
-    assert won(lambda t: Square(threat=t, queries=1000), problem, "linf", 0.95) == 0
+    problem = Masked(shape=(1, 4, 4))
+    assert won(lambda t: PGD(threat=t), problem, "linf", (2.0,)) == [0]
+    assert won(lambda t: APGD(threat=t), problem, "linf", (2.0,)) == [0]
+    assert won(lambda t: Square(threat=t, queries=400), problem, "linf", (0.95, 2.0)) == [0, 8]
