@@ -32,7 +32,7 @@ def check_inputs(x: Any, bounds: tuple[float, float]) -> None:
         bad = (~torch.isfinite(x)).flatten(1).any(dim=1).nonzero().squeeze(1)
         raise InputError(f"{len(bad)} of {len(x)} inputs hold NaN or infinite values (first: row {int(bad[0])}).")
     low, high = bounds
-    least, most = float(x.min()), float(x.max())
+    least, most = (float(v) for v in x.detach().aminmax())
     if least < low or most > high:
         hint = (
             "If they are normalised, put the normalisation inside the model and give raw images"
