@@ -61,6 +61,11 @@ def test_affine(name, norm, shape, bounds, targets):
     two_sided(STRONG[name], Affine(shape=shape, classes=2, bounds=bounds), norm, targets=targets)
 
 
+@pytest.mark.parametrize("name", STRONG)
+def test_sparse_steps_find_the_few_coordinates_that_are_enough(name):
+    two_sided(STRONG[name], Affine(shape=(3, 20, 20), classes=2), "l1", dtype=torch.float32)
+
+
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("name", STRONG)
 @pytest.mark.parametrize(("shape", "bounds"), SETUPS)

@@ -204,9 +204,11 @@ def _scaled_into(theta: Tensor, low: Tensor, high: Tensor, eps: Tensor) -> Tenso
 class L1(_Lp):
     """`sum_i |x'_i - x_i| <= eps`.
 
-    Steepest ascent moves along the single largest coordinate of `|grad|`; as that is slow, the length `step` is shared
-    out equally among the largest 1 % of the coordinates (at least one), and what the bounds refuse goes to the next
-    largest. Projection: the exact nearest point of ball and box. Start: uniform in the ball, then projected.
+    Steepest ascent moves along the single largest coordinate of `|grad|`. As that is slow where the gradient changes,
+    only half of the length `step` is spent so, and half is shared out equally among the largest 1 % of the coordinates
+    (at least one); what the bounds refuse goes to the next largest. (Sharing out all of it never leaves equal amounts
+    on the 1 %, even where fewer coordinates would do.) Projection: the exact nearest point of ball and box. Start:
+    uniform in the ball, then projected.
 
     Args:
         eps: the budget, in units of the input.
@@ -255,11 +257,15 @@ class L1(_Lp):
         return inside
 
     def ascend(self, x: Tensor, theta: Tensor, grad: Tensor, step: Tensor) -> Tensor:
-        """Equal steps on the largest coordinates that can still move."""
-        return self.ascend_sparse(x, theta, grad, step, torch.full_like(step, _L1_SHARE))
+        """Half of the length along the steepest coordinates one by one, half shared out."""
+        steepest = self.ascend_sparse(x, theta, grad, step / 2, torch.zeros_like(step))
+        return self.ascend_sparse(x, steepest, grad, step / 2, torch.full_like(step, _L1_SHARE))
 
     def ascend_sparse(self, x: Tensor, theta: Tensor, grad: Tensor, step: Tensor, share: Tensor) -> Tensor:
-        """As `ascend`, on a share `(b,)` of all coordinates (at least one)."""
+        """Equal steps of total length `step` on a share `(b,)` of all coordinates (at least one).
+
+        The largest of `|grad|` are taken; what the bounds refuse goes to the next largest.
+        """
         low, high = self._room(x)
         room = torch.where(grad > 0, high - theta, theta - low).flatten(1)
         strength = grad.abs().flatten(1).masked_fill(room <= 0, 0)
