@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from assay.errors import InputError
+from assay.errors import InputError, ModelError
 from assay.goals import Goal, Targeted, Untargeted
 
 
@@ -30,7 +30,10 @@ def check_inputs(x: Any, bounds: tuple[float, float]) -> None:
         raise InputError("inputs hold no samples.")
     if not bool(torch.isfinite(x).all()):
         bad = (~torch.isfinite(x)).flatten(1).any(dim=1).nonzero().squeeze(1)
-        raise InputError(f"{len(bad)} of {len(x)} inputs hold NaN or infinite values (first: row {int(bad[0])}).")
+        raise InputError(
+            f"{len(bad)} of {len(x)} inputs hold NaN or infinite values (first: row {int(bad[0])}). "
+            "Look at how they were read and scaled (a division by zero?), or leave these samples out."
+        )
     low, high = bounds
     least, most = (float(v) for v in x.detach().aminmax())
     if least < low or most > high:
@@ -64,8 +67,14 @@ def check_classes(goal: Goal, classes: int) -> None:
 
     Raises:
         InputError: a label is out of range.
+        ModelError: there is a single class.
     """
     if isinstance(goal, (Untargeted, Targeted)) and len(goal):
+        if classes < 2:
+            raise ModelError(
+                "the model returns one value per sample; attacks compare the logits of at least two classes. For a "
+                "binary model with logit z return torch.stack([torch.zeros_like(z), z], dim=1)."
+            )
         least, most = int(goal.classes.min()), int(goal.classes.max())
         if least < 0 or most >= classes:
             raise InputError(

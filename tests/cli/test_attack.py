@@ -9,6 +9,7 @@ import torch
 import assay as package
 from assay import grammar, registry
 from assay.cli import search
+from assay.errors import StoreError
 
 BASE = ("attack", "digits-mlp", "--data", "digits", "--limit", "60")
 PGD = (*BASE, "--attack", "pgd", "--set", "steps=3", "--threat", "linf:0.1")
@@ -131,7 +132,20 @@ def test_a_file_that_cannot_be_written_is_noticed_before_the_work(assay, tmp_pat
     monkeypatch.setattr(search, "search", lambda *_, **__: pytest.fail("the work was begun"))
     found = assay(*PGD, "--save", tmp_path / "file" / "adv.npz")
     assert found.code == 3
-    assert "is not a folder" in found.said
+    assert "is not a folder. Choose another --save" in found.said
+
+
+def test_numbers_are_shown_even_when_the_inputs_cannot_be_saved(assay, tmp_path, monkeypatch):
+    def full(*_):
+        raise StoreError("full") from OSError(28, "No space left on device")
+
+    monkeypatch.setattr(search, "save", full)
+    found = assay(*PGD, "--save", tmp_path / "adv.npz", "--json")
+    assert found.code == 3
+    assert "(No space left on device): only the numbers above are left" in found.said
+    assert "--resume" not in found.said
+    assert found.json["samples"] == 60
+    assert found.json["saved"] is None
 
 
 def test_what_was_done_before_ctrl_c_is_saved_and_summed_up(assay, tmp_path, monkeypatch):

@@ -132,6 +132,16 @@ def test_mistakes(assay, arguments, code, says):
     assert says in found.said
 
 
+def test_integer_images_are_named_before_the_model_meets_them(assay, tmp_path, monkeypatch):
+    (tmp_path / "integers.py").write_text(
+        "import torch\ndef make(): return torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.zeros(4).long()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    found = assay("evaluate", "digits-mlp", "--data", "integers:make", "--threat", "linf:0.1")
+    assert found.code == 2
+    assert "got torch.uint8. For 8-bit images use x.float() / 255" in found.said
+
+
 def test_a_folder_that_holds_a_run_already(assay, finished):
     found = assay(*QUICK, "--out", finished)
     assert found.code == 3

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import assay
 from assay.attacks import FGSM, Square
 from assay.errors import InputError, ModelError
+from assay.evaluation import checks
 from assay.evaluation.flags import CODES, Flag
 
 LINF = assay.Linf(0.02)
@@ -153,13 +154,34 @@ def test_models_that_cannot_be_measured(model: Callable[[], nn.Module], message:
         codes(model())
 
 
+def test_a_single_output_is_named_before_labels_are_called_wrong() -> None:
+    with pytest.raises(ModelError, match=r"one value per sample.*torch\.stack"):
+        assay.evaluate(OneOutput(), (torch.rand(4, 3, 2, 2), torch.tensor([0, 1, 1, 0])), threat=LINF, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("eps", "bounds", "flagged"),
+    [(8.0, (0, 1), True), (1.0, (0, 1), True), (0.9, (0, 1), False), (1.5, (-1, 1), False)],
+)
+def test_an_eps_of_the_whole_range(eps: float, bounds: tuple[float, float], flagged: bool) -> None:
+    flags = checks.budget(assay.Linf(eps, bounds=bounds))
+    assert [flag.code for flag in flags] == ["whole-range"] * flagged
+
+
+def test_an_eps_in_pixels_is_flagged_in_a_run() -> None:
+    model, wide = Sane(), assay.Linf(8)
+    suite = [("fgsm", FGSM(threat=wide))]
+    found = assay.evaluate(model, data(model), threat=wide, suite=suite, progress=False)
+    assert "whole-range" in {flag.code for flag in found.flags}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda x, y: (x * 255, y), r"outside the bounds.*divide by 255"),
         (lambda x, y: (x * 2 - 1, y), r"outside the bounds.*normalis"),
         (lambda x, y: ((x * 255).to(torch.uint8), y), r"uint8.*/ 255"),
-        (lambda x, y: (x.log() * 0 + torch.nan, y), "NaN"),
+        (lambda x, y: (x.log() * 0 + torch.nan, y), "NaN.*leave these samples out"),
         (lambda x, y: (x, y + 5), "labels run from"),
         (lambda x, y: (x, y - 1), "labels run from"),
     ],

@@ -220,6 +220,21 @@ def test_ctrl_c_then_resume(
     assert Store.open(tmp_path / "run").run["state"] == "done"
 
 
+def test_an_error_of_the_model_says_what_is_kept(data: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Failing(Network):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if list(tmp_path.rglob("01-*/*.safetensors")):
+                raise RuntimeError("no such kernel")
+            return super().forward(x)
+
+    with pytest.raises(RuntimeError, match="no such kernel"):
+        run(Failing(), data, chunk=10, out=tmp_path / "run", progress=None)
+    kept = len(list(tmp_path.rglob("*.safetensors")))
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"stopped by an error: {kept} of" in said
+    assert "continue with --resume" in said
+
+
 def without_seconds(results: Any) -> Any:
     return {**results, "stages": [{**stage, "seconds": 0} for stage in results["stages"]]}
 

@@ -94,7 +94,7 @@ def test_a_killed_rank_is_named_and_the_run_goes_on_with_another_number_of_proce
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.syspath_prepend(tmp_path)
     out = tmp_path / "run"
-    with pytest.raises(StoreError, match=r"killed or crashed.*of 18 shards are kept.*--resume"):
+    with pytest.raises(StoreError, match=r"killed by signal 9: .*memory.*of 18 shards are kept.*--resume"):
         assay.evaluate("suicidal:make", "digits", out=out, devices=2, **OPTIONS)
     assert Store.open(out).run["state"] == "interrupted"
     same(whole, assay.evaluate("suicidal:make", "digits", out=out, resume=True, **OPTIONS))
@@ -109,6 +109,23 @@ def test_the_error_of_a_rank_reaches_the_caller(tmp_path: Path, monkeypatch: pyt
     error = ranks._failure(found.store, tmp_path, tmp_path / "log", 1)
     assert isinstance(error, DataError)
     assert "no-such-data" in str(error)
+
+
+def test_any_other_exception_of_a_rank_is_told_with_what_is_kept(tmp_path: Path) -> None:
+    found = assay.evaluate("digits-mlp", "digits", out=tmp_path / "run", **OPTIONS)
+    (tmp_path / "1.json").write_text('{"error": "RuntimeError", "message": "no such kernel"}')
+    error = ranks._failure(found.store, tmp_path, tmp_path / "log", 1)
+    assert isinstance(error, StoreError)
+    assert "RuntimeError: no such kernel. 18 of 18 shards are kept" in str(error)
+
+
+def test_the_process_that_fell_first_is_the_one_that_is_named(tmp_path: Path) -> None:
+    found = assay.evaluate("digits-mlp", "digits", out=tmp_path / "run", **OPTIONS)
+    log = tmp_path / "log"
+    log.write_text("exitcode  : -15 (pid: 1)\nRoot Cause\nexitcode  : 1 (pid: 2)\n")
+    assert "ended with 1" in str(ranks._failure(found.store, tmp_path, log, 1))
+    log.write_text("exitcode  : -15 (pid: 1)\nRoot Cause\nexitcode  : -11 (pid: 2)\n")
+    assert "killed by signal 11." in str(ranks._failure(found.store, tmp_path, log, 1))
 
 
 def test_a_rank_whose_launcher_is_gone_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

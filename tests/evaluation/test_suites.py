@@ -72,7 +72,7 @@ def test_scores_only_keeps_the_black_box_stages() -> None:
 
 
 def test_nothing_left_is_an_error() -> None:
-    with pytest.raises(AccessError, match=r"no stage of suite 'standard'.*grants labels"):
+    with pytest.raises(AccessError, match=r"no stage of suite 'standard'.*grants labels.*such as Square"):
         fit(load_suite("standard", LINF), classes=10, access=Access.LABELS)
 
 

@@ -62,6 +62,12 @@ def test_the_input_type_is_taken_from_the_file(tmp_path, kind, atol):
     assert adapter(x.double()).dtype == torch.float64
 
 
+def test_a_file_that_is_no_onnx(tmp_path):
+    (tmp_path / "m.onnx").write_text("text")
+    with pytest.raises(ModelError, match=r"cannot read .*m\.onnx.*torch\.onnx\.export"):
+        load_model(str(tmp_path / "m.onnx"))
+
+
 def test_no_gradients(tmp_path):
     adapter = load_model(save_mlp(tmp_path / "m.onnx"))
     assert adapter.access is Access.SCORES

@@ -10,10 +10,12 @@ import typer
 from rich.table import Table
 
 from assay.cli import options, terminal
-from assay.errors import GrammarError
+from assay.errors import GrammarError, StoreError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+    from assay.cli import search
 
 _SEARCH_FORMS = "pgd, or the call that builds it: PGD(threat=Linf(8/255), steps=100)"
 
@@ -78,8 +80,7 @@ def attack(
     if not chunks:
         _nothing(interrupted, goal)
     columns = search.joined(chunks)
-    if save:
-        search.save(save, columns)
+    unsaved = _saved(save, columns) if save else None
     found = {
         "kind": "attack",
         "model": model,
@@ -90,12 +91,14 @@ def attack(
         **search.summary(columns),
         "seconds": time.perf_counter() - started,
         "interrupted": interrupted,
-        "saved": str(save) if save else None,
+        "saved": str(save) if save and not unsaved else None,
     }
     if as_json:
         terminal.document(found)
     if not quiet:
         terminal.people.print(_table(found))
+    if unsaved:
+        raise unsaved
     if interrupted:
         kept = f"their adversarial inputs are in {save}" if save else "give --save to keep adversarial inputs"
         terminal.panel(
@@ -115,6 +118,21 @@ def _checked(attack: str, threat: str | None, targeted: str | None, save: Path |
     if save:
         options.writable(save)
     return targeted or "untargeted"
+
+
+def _saved(path: Path, columns: search.Columns) -> StoreError | None:
+    """Save the adversarial inputs; what hinders it is returned, so that the numbers are shown before it."""
+    from assay.cli import search
+
+    try:
+        search.save(path, columns)
+    except StoreError as error:
+        reason = getattr(error.__cause__, "strerror", None) or error
+        return StoreError(
+            f"{path} could not be written ({reason}): only the numbers above are left. Free some space or choose "
+            "another --save, and run it again."
+        )
+    return None
 
 
 def _nothing(interrupted: bool, goal: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from enum import Enum
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assay.errors import AssayError, ModelError, SettingError
+from assay.errors import AssayError, ModelError, SettingError, StoreError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -66,14 +67,17 @@ def model(spec: str, device: str, data: data.Data) -> nn.Module:
     """Load the model onto the device, and make sure that it takes the data.
 
     Raises:
+        InputError: the data are no floating-point numbers.
         ModelError: it cannot be loaded, or fails on the first sample.
     """
     import torch
 
+    from assay.inputs import check_inputs
     from assay.models import load_model
 
     loaded = load_model(spec, device=device)
     x, _, _ = data.batch(0, 1)
+    check_inputs(x, (-math.inf, math.inf))  # before the model meets them; the threat's bounds come later
     try:
         with torch.no_grad():
             loaded(x.to(device))
@@ -87,13 +91,11 @@ def model(spec: str, device: str, data: data.Data) -> nn.Module:
 
 
 def writable(path: Path) -> None:
-    """Make sure that a file can be written here, before hours are spent on its content.
+    """Make sure that the file of --save can be written, before hours are spent on its content.
 
     Raises:
         StoreError: it cannot.
     """
-    from assay.evaluation.files import failure
-
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         existed = path.exists()
@@ -102,4 +104,7 @@ def writable(path: Path) -> None:
         if not existed:
             os.unlink(path)
     except OSError as error:
-        raise failure(path, error) from error
+        reason = error.strerror or str(error)
+        if isinstance(error, (FileExistsError, NotADirectoryError)):
+            reason = f"{path.parent} is not a folder"
+        raise StoreError(f"{path} cannot be written: {reason}. Choose another --save.") from error

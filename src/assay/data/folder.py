@@ -91,7 +91,9 @@ class Images:
                     image = _square(image, self.size)
                 return pixels(image), self.labels[position]
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as unreadable:
-            raise DataError(f"cannot read the image {path}: {unreadable}") from unreadable
+            raise DataError(
+                f"cannot read the image {path}: {unreadable}. Replace it, or move it out of the folder."
+            ) from unreadable
 
 
 def _square(image: Any, size: int) -> Any:

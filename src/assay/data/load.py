@@ -28,7 +28,7 @@ def load_data(spec: str, *, limit: int | None = None) -> Data:
         limit: keep only the first so many samples.
 
     Raises:
-        DataError: unknown name, or unreadable data.
+        DataError: unknown name, unreadable data, or no samples.
         MissingExtraError: the form needs a package that is not installed.
         SettingError: limit below 1.
 
@@ -37,7 +37,10 @@ def load_data(spec: str, *, limit: int | None = None) -> Data:
         >>> len(data), data.x.shape
         (100, torch.Size([100, 1, 8, 8]))
     """
-    return _reader(spec)(spec).take(limit)
+    found = _reader(spec)(spec)
+    if len(found) == 0:
+        raise DataError(f"{spec!r} holds no samples.")
+    return found.take(limit)
 
 
 def names() -> list[str]:

@@ -59,7 +59,11 @@ def _read(path: Path) -> dict[str, NDArray[np.generic]]:
     except DataError:
         raise
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as unreadable:
-        raise DataError(f"cannot read {path} as an npz archive: {unreadable}") from unreadable
+        reason = "it holds no arrays of numbers" if "pickle" in str(unreadable) else str(unreadable)
+        raise DataError(
+            f"cannot read {path} as an npz archive: {reason}. It was cut short or is another kind of file; "
+            "write it with numpy.savez(path, x=..., y=...)."
+        ) from unreadable
 
 
 def _inputs(x: NDArray[np.generic], path: Path) -> Tensor:

@@ -8,13 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from assay import losses
-from assay.errors import ModelError
 from assay.evaluation.flags import Flag
 from assay.evaluation.merge import Table
 from assay.evaluation.suites import Suite
 from assay.goals import Untargeted
 from assay.oracle import Access, Oracle, granted_access
-from assay.threats import Threat
+from assay.threats import Linf, Threat
 
 PROBE = 32  # samples that the checks look at
 
@@ -30,6 +29,18 @@ def mode(model: Any) -> list[Flag]:
         return []
     shown = ", ".join(left[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
     return [Flag.of("train-mode", f"modules inside the model are in train mode and were left so: {shown}.")]
+
+
+def budget(threat: Threat) -> list[Flag]:
+    """Flag an eps that lets every input value become any other: eps in pixels for inputs in [0, 1], mostly."""
+    low, high = threat.bounds
+    if not isinstance(threat, Linf) or not isinstance(threat.eps, float) or threat.eps < high - low:
+        return []
+    return [
+        Flag.of(
+            "whole-range", f"eps {threat.eps:g} lets every input value take any other between {low:g} and {high:g}."
+        )
+    ]
 
 
 def outputs(model: Any, x: Tensor, y: Tensor, threat: Threat) -> tuple[int, list[Flag]]:
@@ -51,11 +62,6 @@ def outputs(model: Any, x: Tensor, y: Tensor, threat: Threat) -> tuple[int, list
     if access is Access.LABELS:
         return max(2, int(torch.maximum(oracle.record.prediction, y).max()) + 1), []
     output = oracle.clean()
-    if output.shape[1] < 2:
-        raise ModelError(
-            "the model returns one value per sample; attacks compare the logits of at least two classes. For a "
-            "binary model with logit z return torch.stack([torch.zeros_like(z), z], dim=1)."
-        )
     flags = []
     if len(x) > 1 and not _differ(output, output[:1].expand_as(output), 1e-6) and not torch.equal(x[0], x[-1]):
         flags.append(Flag.of("constant-output", f"the model gives the same output for {len(x)} different inputs."))

@@ -88,7 +88,7 @@ def evaluate(
         module = load_model(model, device=own_device()) if isinstance(model, str) else model
         samples = prepare.data(data, data_name, limit, threat)
         device, dtype = placement(module, own_device())
-        flags = checks.mode(module)
+        flags = checks.budget(threat) + checks.mode(module)
         with evaluating(module):
             fitted, seen = prepare.fitted(module, samples, threat, suite, device, dtype)
             flags += seen
@@ -150,10 +150,11 @@ def _noted(store: Store, display: Display, began: float, group: Group, temporary
         if group.rank == 0:
             with contextlib.suppress(StoreError):  # the disk may be what failed
                 store.update(state="interrupted", seconds=time.monotonic() - began)
-        if isinstance(error, KeyboardInterrupt) and not temporary:
+        if not temporary:
             total = len(store.stages) * len(store.chunks)
             kept = total - len(missing(store))
-            display.say(f"interrupted: {kept} of {total} shards are kept in {store.path}; continue with --resume.")
+            how = "interrupted" if isinstance(error, KeyboardInterrupt) else "stopped by an error"
+            display.say(f"{how}: {kept} of {total} shards are kept in {store.path}; continue with --resume.")
         raise
 
 

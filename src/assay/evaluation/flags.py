@@ -46,6 +46,10 @@ _KNOWN: dict[str, tuple[Severity, str]] = {
         "The gradients mislead: look for rounding, randomness or saturation in the model and attack a "
         "differentiable surrogate of it.",
     ),
+    "whole-range": (
+        "warning",
+        "Give eps in the unit of the inputs: 8/255 and not 8 for images in [0, 1].",
+    ),
     "stage-skipped": (
         "info",
         "Read the robust accuracy as that of the remaining stages only.",

@@ -61,8 +61,12 @@ def read(folder: Path) -> dict[str, Any]:
         raise StoreError(f"{folder} is not a run: there is no {RUN} in it.") from None
     except NotADirectoryError:
         raise StoreError(f"{folder} is not a folder.") from None
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{file} cannot be read: {error}") from error
+    except ValueError as error:
+        raise StoreError(
+            f"{file} cannot be read, it is not whole JSON: {error}. Put an intact copy back, or use another folder."
+        ) from error
+    except OSError as error:
+        raise StoreError(f"{file} cannot be read: {error.strerror or error}") from error
     if not isinstance(run, dict) or not isinstance(run.get("schema_version"), int):
         raise StoreError(f"{file} is not a run of assay: it has no schema_version.")
     return run

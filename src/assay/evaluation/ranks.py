@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -178,7 +179,7 @@ def main(arguments: list[str]) -> None:
     group = Group.here()
     try:
         _work(Path(path), model_name, data_name, group)
-    except AssayError as error:
+    except Exception as error:
         failure = {"error": type(error).__name__, "message": str(error)}
         (Path(os.environ[_FAILURES]) / f"{group.rank}.json").write_text(json.dumps(failure), encoding="utf-8")
         raise SystemExit(1) from error
@@ -248,17 +249,24 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _failure(store: Store, scratch: Path, log: Path, code: int) -> AssayError:
     """What went wrong, in the words of the rank where it left any."""
+    total = len(store.chunks) * len(store.stages)
+    kept = total - len(missing(store))
+    way_on = f"{kept} of {total} shards are kept in {store.path}: continue with --resume, with any number of devices."
     for path in sorted(scratch.glob("*.json")):
         told = json.loads(path.read_text(encoding="utf-8"))
-        kind = getattr(errors, told["error"], AssayError)
+        kind = getattr(errors, told["error"], None)
+        if kind is None:
+            return StoreError(f"a process of the run failed with {told['error']}: {told['message']}. {way_on}")
         error = kind(told["message"])
         assert isinstance(error, AssayError)
         return error
-    total = len(store.chunks) * len(store.stages)
-    kept = total - len(missing(store))
-    last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-15:]
+    text = log.read_text(encoding="utf-8", errors="replace").strip()
+    codes = [int(found) for found in re.findall(r"exitcode\s*:\s*(-?\d+)", text)]
+    if codes and codes[-1] < 0:  # torchrun lists the process that fell first at the end
+        number = -codes[-1]
+        memory = ": the machine may have run out of memory" if number == signal.SIGKILL else ""
+        return StoreError(f"a process of the run was killed by signal {number}{memory}. {way_on}")
+    last = "\n".join(f"  {line}" for line in text.splitlines()[-15:])
     return StoreError(
-        f"a process of the run was killed or crashed (torchrun ended with {code}). {kept} of {total} shards are kept "
-        f"in {store.path}: continue with --resume, with any number of devices. It last said:\n"
-        + "\n".join(f"  {line}" for line in last)
+        f"a process of the run was killed or crashed (torchrun ended with {code}). {way_on} It last said:\n{last}"
     )

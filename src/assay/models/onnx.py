@@ -89,4 +89,7 @@ def _open(path: Path, device: torch.device) -> Any:
     try:
         return runtime.InferenceSession(str(path), settings, providers=providers)
     except Exception as unreadable:
-        raise ModelError(f"cannot read {path} as an ONNX model: {unreadable}") from unreadable
+        raise ModelError(
+            f"cannot read {path} as an ONNX model: {unreadable} It was cut short or is another kind of file; write it "
+            "with torch.onnx.export."
+        ) from unreadable
