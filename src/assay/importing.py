@@ -54,7 +54,7 @@ def named_object(spec: str, error: type[AssayError]) -> Any:
         raise error(
             f"no module named {missing.name!r} (from {spec!r}); searched the current directory and sys.path."
         ) from missing
-    except Exception as failed:
+    except (Exception, SystemExit) as failed:
         raise error(f"importing {module_name!r} failed: {type(failed).__name__}: {failed}.") from failed
     for part in path.split("."):
         if not hasattr(found, part):

@@ -225,6 +225,7 @@ def pair(): return torch.zeros(3, 2), torch.tensor([0, 1, 0])
 def named(): return Data(*pair(), name="mine")
 def dataset(): return TensorDataset(*pair())
 def broken(): raise RuntimeError("disk on fire")
+def leaving(): raise SystemExit(0)
 def text(): return "digits"
 """
 
@@ -237,7 +238,12 @@ def test_a_callable_in_the_current_directory(tmp_path, monkeypatch):
     assert load_data("my_data_module:pair").name == "my_data_module:pair"
     assert load_data("my_data_module:named").name == "mine"
     assert load_data("my_data_module:dataset", limit=2).batch(0, 5)[1].tolist() == [0, 1]
-    for name, words in (("broken", "disk on fire"), ("text", "cannot use str"), ("pear", "mean 'pair'")):
+    for name, words in (
+        ("broken", "disk on fire"),
+        ("leaving", "SystemExit"),
+        ("text", "cannot use str"),
+        ("pear", "mean 'pair'"),
+    ):
         with pytest.raises(DataError, match=words):
             load_data(f"my_data_module:{name}")
 

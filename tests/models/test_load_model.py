@@ -1,7 +1,12 @@
 """Every form of MODEL, and what a user sees when one cannot be loaded."""
 
+import io
+import json
+import os
+import pickle
 import sys
 import warnings
+import zipfile
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -20,6 +25,7 @@ ready = DigitsMLP()
 number = 3
 def make(): return DigitsMLP().train()
 def broken(): raise RuntimeError("no such checkpoint")
+def leaving(): raise SystemExit(0)
 def text(): return "digits-mlp"
 class Holder:
     @staticmethod
@@ -89,6 +95,45 @@ def test_exported_program_of_two_inputs(tmp_path):
         load_model(str(tmp_path / "m.pt2"))
 
 
+class Payload:
+    """Unpickling it makes the directory that it names."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("record", ["sample_inputs", "weights", "opaque"])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_pickle_in_an_exported_program_is_not_run(digits, tmp_path, record):
+    program, changed, mark = save_exported(digits, tmp_path / "m.pt2", dynamic=True), tmp_path / "n.pt2", tmp_path / "x"
+    saved = io.BytesIO()
+    torch.save(Payload(mark), saved)
+    with zipfile.ZipFile(program) as old, zipfile.ZipFile(changed, "w") as new:
+        for entry in old.infolist():
+            content = old.read(entry)
+            if record == "sample_inputs" and "sample_inputs" in entry.filename:
+                content = saved.getvalue()
+            if record == "weights" and entry.filename.endswith("weight_0"):
+                content = saved.getvalue()
+            if record == "weights" and entry.filename.endswith("weights_config.json"):
+                content = content.replace(b'"use_pickle": false', b'"use_pickle": true')
+            if record == "opaque" and entry.filename.endswith("constants_config.json"):
+                meta = {"path_name": "opaque_obj_0", "is_param": False, "use_pickle": True, "tensor_meta": None}
+                content = json.dumps({"config": {"c": meta}}).encode()
+                new.writestr(
+                    entry.filename.replace("model_constants_config.json", "opaque_obj_0"), pickle.dumps(Payload(mark))
+                )
+            new.writestr(entry.filename, content)
+    forced = os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
+    with pytest.raises(ModelError, match="holds pickled Python objects"):
+        load_model(str(changed))
+    assert not mark.exists()
+    assert os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD") == forced
+
+
 @pytest.mark.parametrize("name", ["m.pt", "m.ts", "m.torchscript", "m.PT"])
 def test_torchscript(digits, tmp_path, name):
     model = load_model(str(save_torchscript(digits, tmp_path / name)))
@@ -140,6 +185,8 @@ def test_a_callable_in_the_current_directory(here, name):
     ("spec", "words"),
     [
         ("my_model_module:broken", "RuntimeError: no such checkpoint"),
+        ("my_model_module:leaving", "SystemExit: 0"),
+        ("my_leaving_module:make", "importing 'my_leaving_module' failed: SystemExit"),
         ("my_model_module:text", "returned a str"),
         ("my_model_module:number", "is a int; name a function"),
         ("my_model_module:mak", "Did you mean 'make'"),
@@ -151,6 +198,7 @@ def test_a_callable_in_the_current_directory(here, name):
 def test_callables_that_fail(here, spec, words):
     (here / "my_model_module.py").write_text(MODULE, encoding="utf-8")
     (here / "my_syntax_module.py").write_text("def make(:", encoding="utf-8")
+    (here / "my_leaving_module.py").write_text("raise SystemExit(0)", encoding="utf-8")
     (here / "my_import_module.py").write_text("import absent_thing", encoding="utf-8")
     with pytest.raises(ModelError, match=words):
         load_model(spec)

@@ -87,6 +87,6 @@ def _called(spec: str) -> Data:
         return Data.of(found, name=spec)
     try:
         made = found()
-    except Exception as failed:
+    except (Exception, SystemExit) as failed:
         raise DataError(f"calling {spec!r} failed: {type(failed).__name__}: {failed}") from failed
     return made if isinstance(made, Data) else Data.of(made, name=spec)

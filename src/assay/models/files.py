@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import pickle
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +21,18 @@ from assay.models.adapters import Exported
 def read_exported(path: Path, device: torch.device) -> nn.Module:
     """A program saved by ``torch.export.save``.
 
+    Pickled objects in it are refused, but a program is still code, which torch evaluates: read only those you trust.
+
     Args:
         path: the .pt2 file.
         device: where it will run; a program is rewritten for it.
 
     Raises:
-        ModelError: not such a file, or the program takes more than one input.
+        ModelError: not such a file, it holds pickled objects, or the program takes more than one input.
     """
+    _refuse_objects(path)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _tensors_only():
             warnings.simplefilter("ignore")
             program = torch.export.load(path)
             if device.type != "cpu":
@@ -35,7 +40,11 @@ def read_exported(path: Path, device: torch.device) -> nn.Module:
 
                 program = move_to_device_pass(program, device)
             module: Any = program.module()
+    except pickle.UnpicklingError as refused:
+        raise ModelError(f"{path} {_PICKLED}") from refused
     except Exception as unreadable:
+        if isinstance(unreadable.__cause__ or unreadable.__context__, pickle.UnpicklingError):
+            raise ModelError(f"{path} {_PICKLED}") from unreadable
         raise ModelError(
             f"cannot read {path} as a torch.export program ({_first_line(unreadable)}). Write it with "
             "torch.export.save(torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim('b')},)), path)."
@@ -100,6 +109,10 @@ _BY_CALLABLE = (
     "or save the program itself with torch.export.save (.pt2)."
 )
 
+_PICKLED = f"holds pickled Python objects, which are not loaded: they can run any code. {_BY_CALLABLE}"
+_FORCED = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+_UNFORCED = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"  # torch refuses to have both
+
 READERS: dict[str, Callable[[Path, torch.device], nn.Module]] = {
     ".pt2": read_exported,
     ".pt": read_torchscript,
@@ -111,6 +124,25 @@ READERS: dict[str, Callable[[Path, torch.device], nn.Module]] = {
 }
 
 
+@contextlib.contextmanager
+def _tensors_only() -> Iterator[None]:
+    """Hold torch.load to tensors, also where its caller asks for any object, as torch.export.load does."""
+    before = {name: os.environ.pop(name, None) for name in (_FORCED, _UNFORCED)}
+    os.environ[_FORCED] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[_FORCED]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
+
+
+def _refuse_objects(path: Path) -> None:
+    """Refuse a program with constants that are no tensors: those are unpickled without asking torch.load."""
+    with contextlib.suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+        if any("/custom_obj" in name or "/opaque_obj" in name for name in archive.namelist()):
+            raise ModelError(f"{path} {_PICKLED}")
+
+
 def _contents(path: Path, failure: Exception) -> str:
     """What a file that is no TorchScript holds, and what to do."""
     if not zipfile.is_zipfile(path):
@@ -118,7 +150,7 @@ def _contents(path: Path, failure: Exception) -> str:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        return f"holds pickled Python objects, which are not loaded: they can run any code. {_BY_CALLABLE}"
+        return _PICKLED
     except Exception:
         return f"cannot be read as TorchScript ({_first_line(failure)}). {_BY_CALLABLE}"
     keys = ", ".join(list(found)[:3]) if isinstance(found, dict) else type(found).__name__

@@ -82,7 +82,7 @@ def _called(spec: str) -> nn.Module:
             raise ModelError(f"{spec!r} is a {type(found).__name__}; name a function that returns a module.")
         try:
             made = found()
-        except Exception as failed:
+        except (Exception, SystemExit) as failed:
             raise ModelError(f"calling {spec!r} failed: {type(failed).__name__}: {failed}") from failed
     if not isinstance(made, nn.Module):
         raise ModelError(f"{spec!r} returned a {type(made).__name__}; it has to return a torch.nn.Module.")
