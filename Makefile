@@ -1,6 +1,6 @@
 # make demo   evaluate the shipped robust model and write its report
 # make test   lint, types, layers and every test
-# Both set up what they need in .venv on first use; only Python, pip and git are assumed.
+# Both set up what they need in .venv on first use; Python, pip, git and make are enough.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
