@@ -136,8 +136,11 @@ def test_the_fingerprint_changes_with_what_it_covers():
     x, y = torch.rand(5, 2), torch.tensor([0, 1, 2, 3, 4])
     print_of = Data.of((x, y)).fingerprint()
     assert print_of == Data.of((x.clone(), y.clone()), name="other name").fingerprint()
+    touched = x.clone()
+    touched[3, 1] += 1e-3
     others = [
         Data.of((x + 0.5, y)),
+        Data.of((touched, y)),
         Data.of((x[:4], y[:4])),
         Data.of((x, y.flip(0))),
         Data.of((x, y, y + 1)),
@@ -146,3 +149,16 @@ def test_the_fingerprint_changes_with_what_it_covers():
     assert print_of not in [other.fingerprint() for other in others]
     assert len({other.fingerprint() for other in others}) == len(others)
     assert Data.of(Counting()).fingerprint() == Data.of(Counting()).fingerprint()
+
+
+@pytest.mark.parametrize("label", [1.5, torch.tensor(0.5), float("inf"), torch.tensor([0, 1]), "1"])
+def test_a_label_that_is_no_integer_is_refused(label):
+    class One(Dataset):
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, position):
+            return torch.zeros(2), label
+
+    with pytest.raises(DataError, match=r"label of sample 0 is .*expected an integer"):
+        Data.of(One()).batch(0, 1)

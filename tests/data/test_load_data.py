@@ -130,6 +130,14 @@ def test_16_bit_grey_images_are_scaled_by_their_own_range(tmp_path):
     assert load_data(f"folder:{tmp_path}")[0][0].tolist() == [[[1.0, 1.0], [1.0, 1.0]]]
 
 
+@pytest.mark.parametrize(("mode", "channels"), [("grey", 1), ("rgb", 3)])
+def test_16_bit_images_are_scaled_before_they_are_converted(tmp_path, mode, channels):
+    (tmp_path / "a").mkdir()
+    Image.fromarray(np.full((2, 2), 257 * 51, dtype=np.uint16)).save(tmp_path / "a" / "1.png")
+    x, _ = load_data(f"folder:{tmp_path}?mode={mode}&size=2")[0]
+    torch.testing.assert_close(x, torch.full((channels, 2, 2), 0.2))
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [("?size=big", "size is 'big'"), ("?mode=blue", "mode is 'blue'"), ("?colour=red", "known are size=")],

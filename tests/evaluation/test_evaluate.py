@@ -293,6 +293,15 @@ def test_other_weights_are_not_continued(model: Network, data: Any, tmp_path: Pa
         run(Network().eval(), (1 - x, y), out=tmp_path / "run", resume=True)
 
 
+def test_a_file_that_the_model_is_only_named_after_is_not_part_of_it(
+    model: Network, data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run(model, data, out="run", model_name="net.pt")
+    Path("net.pt").write_bytes(b"something else")
+    assert run(model, data, out="run", model_name="net.pt", resume=True).results["samples"] == N
+
+
 def test_the_folder_is_tried_before_the_model_is_asked(
     model: Network, data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

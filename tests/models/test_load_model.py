@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from assay.errors import MissingExtraError, ModelError
+from assay.evaluation.prepare import digest
 from assay.models import load_model
 from assay.models.adapters import in_batches
 
@@ -171,6 +172,25 @@ def test_a_truncated_torchscript_file(digits, tmp_path):
     path.write_bytes(path.read_bytes()[:4000])
     with pytest.raises(ModelError, match="neither TorchScript nor a file of weights"):
         load_model(str(path))
+
+
+@pytest.mark.parametrize("save", [lambda m, p: save_exported(m, p, dynamic=True), save_torchscript])
+def test_programs_with_the_same_weights_are_told_apart(tmp_path, save):
+    class Doubled(nn.Module):
+        def __init__(self, factor):
+            super().__init__()
+            self.factor = factor
+
+        def forward(self, x):
+            return self.factor * x.flatten(1)
+
+    found = set()
+    for i, factor in enumerate((2.0, 3.0)):
+        path = tmp_path / f"{i}.pt2" if save is not save_torchscript else tmp_path / f"{i}.ts"
+        found.add(digest(load_model(str(save(Doubled(factor), path)))))
+        again = digest(load_model(str(path)))
+        assert again in found
+    assert len(found) == 2
 
 
 @pytest.mark.parametrize("name", ["make", "ready", "Holder.inner"])

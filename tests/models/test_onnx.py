@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import assay
 from assay.errors import AccessError, MissingExtraError, ModelError
+from assay.evaluation.prepare import digest
 from assay.models import load_model
 from assay.oracle import Access
 
@@ -89,6 +90,14 @@ def test_an_attack_by_scores_succeeds(tmp_path):
     with torch.no_grad():
         wrong = adapter(result.x_adv).argmax(1) != data.y
     assert torch.equal(wrong, result.success)
+
+
+def test_the_digest_of_a_run_is_that_of_the_file(tmp_path):
+    first, second = save_mlp(tmp_path / "a.onnx"), save_mlp(tmp_path / "b.onnx", batch=4)
+    digests = [digest(load_model(path)) for path in (first, second)]
+    assert digests[0] != digests[1]
+    assert digests[0] == digest(load_model(first))
+    assert digest(torch.nn.Sequential(load_model(first))) != digest(torch.nn.Sequential(load_model(second)))
 
 
 def test_files_that_do_not_fit(tmp_path):

@@ -13,6 +13,8 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from assay.errors import DataError, SettingError
 
+_HASHED = 256  # inputs that are brought to the processor at once for the fingerprint
+
 
 class Pairs(Protocol):
     """A map-style data set: ``len(pairs)`` and ``pairs[i]`` gives (x, y)."""
@@ -171,15 +173,20 @@ class Data(Dataset[tuple[Tensor, int]]):
         )
 
     def fingerprint(self) -> str:
-        """Short hash of the class names, the length, the labels and sample numbers and a few inputs.
+        """Short hash of the class names, the length, the labels, the sample numbers and the inputs.
 
-        Two runs on the same data agree in it; it is no proof that every input is the same.
+        All inputs of a tensor are in it; of data that are read lazily, four inputs and the labels that are known.
         """
         digest = hashlib.blake2b(digest_size=8)
         digest.update(repr((len(self), self.classes)).encode())
         for values in (self.y, self.index):
             if values is not None:
                 digest.update(values.cpu().numpy().tobytes())
+        if isinstance(self.x, Tensor):
+            digest.update(repr((tuple(self.x.shape), str(self.x.dtype))).encode())
+            for rows in torch.split(self.x.detach(), _HASHED):
+                digest.update(rows.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            return digest.hexdigest()
         for position in sorted({0, len(self) // 3, len(self) // 2, len(self) - 1}) if len(self) else []:
             x, y = self[position]
             digest.update(repr((tuple(x.shape), str(x.dtype), y)).encode())
@@ -214,8 +221,11 @@ def _pair(item: Any, position: int) -> tuple[Tensor, int]:
     x, y = item
     try:
         label = int(y)
-    except (TypeError, ValueError) as wrong:
+        exact = bool(label == y)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as wrong:
         raise DataError(f"the label of sample {position} is {y!r}; expected an integer.") from wrong
+    if not exact:  # a float that int() would cut, or text
+        raise DataError(f"the label of sample {position} is {y!r}; expected an integer.")
     if isinstance(x, Tensor):
         return x, label
     if isinstance(x, np.ndarray):
@@ -223,6 +233,19 @@ def _pair(item: Any, position: int) -> tuple[Tensor, int]:
     if hasattr(x, "getbands"):
         return pixels(x), label
     raise DataError(f"sample {position} is a {type(x).__name__}; expected a tensor, an array or a pillow image.")
+
+
+def eight_bits(image: Any) -> Any:
+    """A pillow image of 16 bits scaled to 8, where pillow's own conversion cuts off at 255; others as they are.
+
+    Args:
+        image: a ``PIL.Image.Image``.
+    """
+    if not image.mode.startswith("I"):
+        return image
+    from PIL import Image
+
+    return Image.fromarray(np.round(np.array(image, dtype=np.float32).clip(0, 65535) / 257).astype(np.uint8))
 
 
 def pixels(image: Any) -> Tensor:

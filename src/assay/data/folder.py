@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from assay.data.dataset import Data, pixels
+from assay.data.dataset import Data, eight_bits, pixels
 from assay.errors import DataError
 from assay.importing import options
 
@@ -86,7 +86,7 @@ class Images:
             with Image.open(path) as file:
                 image: Any = file
                 if self.mode is not None:
-                    image = image.convert("RGB" if self.mode == "rgb" else "L")
+                    image = eight_bits(image).convert("RGB" if self.mode == "rgb" else "L")
                 if self.size is not None:
                     image = _square(image, self.size)
                 return pixels(image), self.labels[position]

@@ -94,7 +94,7 @@ def evaluate(
             flags += seen
             settings: Settings = {
                 "model": model_name or named or type(module).__name__,
-                "model_digest": prepare.digest(module, named or model_name),
+                "model_digest": prepare.digest(module),
                 "data": samples.name,
                 "data_digest": samples.fingerprint(),
                 "classes": None if samples.classes is None else list(samples.classes),

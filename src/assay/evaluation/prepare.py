@@ -142,8 +142,8 @@ def chunk(asked: int | None, samples: Data, processes: int, resumed: Path | None
     return max(1, min(_CHUNK, fitting, wanted))
 
 
-def digest(model: Any, spec: str | None) -> str:
-    """Short hash of what the model is made of: parameters, buffers, and the file it was read from."""
+def digest(model: Any) -> str:
+    """Short hash of what the model is made of: parameters, buffers, and the file that `load_model` read it from."""
     found = hashlib.sha256(type(model).__qualname__.encode())
     if isinstance(model, nn.Module):
         for name, tensor in model.state_dict().items():
@@ -151,10 +151,8 @@ def digest(model: Any, spec: str | None) -> str:
                 plain = tensor.int_repr() if tensor.is_quantized else tensor
                 found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
                 found.update(plain.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    if spec is not None and Path(spec).is_file():
-        with Path(spec).open("rb") as file:
-            while part := file.read(1 << 20):
-                found.update(part)
+        for part in model.modules():
+            found.update(getattr(part, "file_digest", "").encode())
     return found.hexdigest()[:16]
 
 

@@ -34,9 +34,9 @@ class Settings(TypedDict):
     """Everything that decides the result; its hash is in every shard."""
 
     model: str  # as the user named it
-    model_digest: str  # of all parameters and buffers, so that other weights under the same name are noticed
+    model_digest: str  # of parameters, buffers and the file, so that another model of the same name is noticed
     data: str
-    data_digest: str  # of the first and last samples and labels
+    data_digest: str  # of labels, sample numbers and inputs: all inputs of a tensor, four of lazy data
     classes: list[str] | None  # names of the classes, where the data have any
     threat: str  # an expression
     goal: str  # "untargeted"

@@ -47,6 +47,8 @@ class Exported(nn.Module):
         batch: the batch size it was exported with; None when it takes any.
     """
 
+    file_digest: str
+
     def __init__(self, program: nn.Module, batch: int | None) -> None:
         super().__init__()
         self.program = program

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import pickle
 import warnings
@@ -53,7 +54,9 @@ def read_exported(path: Path, device: torch.device) -> nn.Module:
     if len(names) != 1:
         raise ModelError(f"{path} takes {len(names)} inputs ({', '.join(map(str, names))}); one is needed.")
     shape = next(node.meta["val"].shape for node in program.graph.nodes if node.name == names[0])
-    return Exported(module, shape[0] if isinstance(shape[0], int) else None)
+    exported = Exported(module, shape[0] if isinstance(shape[0], int) else None)
+    exported.file_digest = file_digest(path)
+    return exported
 
 
 def read_torchscript(path: Path, device: torch.device) -> nn.Module:
@@ -70,6 +73,7 @@ def read_torchscript(path: Path, device: torch.device) -> nn.Module:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             module: nn.Module = torch.jit.load(path, map_location=device)  # type: ignore[no-untyped-call]
+        module.file_digest = file_digest(path)  # type: ignore[assignment]  # a module holds any attribute
     except (RuntimeError, ValueError, OSError) as unreadable:
         raise ModelError(f"{path} {_contents(path, unreadable)}") from unreadable
     return module
@@ -112,6 +116,20 @@ _BY_CALLABLE = (
 _PICKLED = f"holds pickled Python objects, which are not loaded: they can run any code. {_BY_CALLABLE}"
 _FORCED = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 _UNFORCED = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"  # torch refuses to have both
+
+
+def file_digest(path: Path) -> str:
+    """Hash of a model's file, which tells apart programs whose weights are the same or out of reach.
+
+    Args:
+        path: the file.
+    """
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            found.update(part)
+    return found.hexdigest()
+
 
 READERS: dict[str, Callable[[Path, torch.device], nn.Module]] = {
     ".pt2": read_exported,

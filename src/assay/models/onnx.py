@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from assay.errors import AccessError, ModelError
 from assay.importing import optional
 from assay.models.adapters import in_batches
+from assay.models.files import file_digest
 from assay.oracle import Access
 
 _INPUTS = {"tensor(float)": torch.float32, "tensor(double)": torch.float64, "tensor(float16)": torch.float16}
@@ -40,6 +41,7 @@ class OnnxModel(nn.Module):
     def __init__(self, path: Path, device: str | torch.device = "cpu") -> None:
         super().__init__()
         self.session = _open(path, torch.device(device))
+        self.file_digest = file_digest(path)  # the weights are out of reach
         inputs = self.session.get_inputs()
         if len(inputs) != 1 or inputs[0].type not in _INPUTS:
             found = ", ".join(f"{i.name}: {i.type}" for i in inputs)
