@@ -100,3 +100,14 @@ def test_the_module_is_the_command():
     assert found.returncode == 0
     assert found.stderr == ""
     assert '"Linf"' in found.stdout
+
+
+def test_a_reader_that_goes_away_is_no_failure():
+    for pipe in ("list --json | true", "list 2>&1 >/dev/null | true", "show PGD --json | head -c 1 >/dev/null"):
+        found = subprocess.run(
+            ["bash", "-c", f'"{sys.executable}" -m assay {pipe}; exit ${{PIPESTATUS[0]}}'],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert (found.returncode, found.stderr) == (0, ""), pipe

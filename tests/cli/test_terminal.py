@@ -49,7 +49,7 @@ def test_named_errors_about_arguments_end_with_2(name):
     assert "Traceback" not in said
 
 
-@pytest.mark.parametrize("name", ["ModelError", "DataError", "StoreError"])
+@pytest.mark.parametrize("name", ["InputError", "ModelError", "AccessError", "DataError", "StoreError"])
 def test_named_errors_of_the_run_end_with_3(name):
     code, said = outcome(getattr(errors, name)("it broke"), during_the_run=True)
     assert code == 3

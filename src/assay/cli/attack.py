@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from assay.cli import options, terminal
-from assay.errors import GrammarError, StoreError
+from assay.errors import SettingError, StoreError, ThreatError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -51,9 +51,10 @@ def attack(
 
     search.check_goal(goal)
     built = grammar.attack(attack, threat, settings or ())
+    model, data = options.canonical("model", model), options.canonical("data", data)
     samples = load_data(data, limit=limit)
     place = options.device(device)
-    target = options.model(model, place, samples)
+    target = options.model(model, place, samples, built.threat)
 
     started = time.perf_counter()
     chunks: list[search.Columns] = []
@@ -112,7 +113,7 @@ def attack(
 def _checked(attack: str, threat: str | None, targeted: str | None, save: Path | None) -> str:
     """Find out what is cheap to find out before torch is imported; returns the goal."""
     if threat is None and "(" not in attack:
-        raise GrammarError(f"{attack} needs a threat: give --threat, for instance --threat linf:8/255.")
+        raise ThreatError(f"{attack} needs a threat: give --threat, for instance --threat linf:8/255.")
     if save and save.suffix != ".npz":
         raise typer.BadParameter(f"{save} must end in .npz", param_hint="--save")
     if save:
@@ -139,7 +140,7 @@ def _nothing(interrupted: bool, goal: str) -> None:
     if interrupted:
         terminal.panel("Interrupted", "Stopped before the first chunk was done; a smaller --batch helps.", "yellow")
         raise typer.Exit(terminal.INTERRUPTED)
-    raise GrammarError(f"nothing to attack: every sample is of the class {goal} already.")
+    raise SettingError(f"nothing to attack: every sample is of the class {goal} already.")
 
 
 def _progress(quiet: bool) -> Progress:

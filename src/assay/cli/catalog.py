@@ -14,7 +14,7 @@ from rich.text import Text
 from assay import registry
 from assay.cli import terminal
 from assay.cli.describe import describe
-from assay.errors import GrammarError
+from assay.errors import SettingError
 
 
 class Listed(str, Enum):
@@ -74,7 +74,7 @@ def show(
     found = [entry for kind in registry.KINDS if (entry := registry.find(kind, name))]
     if not found:
         everything = [known for kind in registry.KINDS for known in registry.names(kind)]
-        raise GrammarError(f"nothing is named {name!r}. {registry.hint(name, everything)}")
+        raise SettingError(f"nothing is named {name!r}. {registry.hint(name, everything)}")
     description = describe(found[0])
     if as_json:
         terminal.document(description)

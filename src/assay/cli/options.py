@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from enum import Enum
 from pathlib import Path
@@ -10,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from assay import registry
 from assay.errors import AssayError, ModelError, SettingError, StoreError
 
 if TYPE_CHECKING:
     from torch import nn
 
     from assay import data
+    from assay.threats import Threat as AnyThreat
 
 Model = Annotated[
     str,
@@ -63,30 +64,45 @@ def device(name: DeviceName) -> str:
     return str(own)
 
 
-def model(spec: str, device: str, data: data.Data) -> nn.Module:
-    """Load the model onto the device, and make sure that it takes the data.
+def canonical(kind: registry.Kind, name: str) -> str:
+    """The name as the registry spells it; what the registry does not know (a path, a callable) is left as it is."""
+    entry = registry.find(kind, name)
+    return entry.name if entry else name
+
+
+def model(spec: str, device: str, data: data.Data, threat: AnyThreat) -> nn.Module:
+    """Load the model onto the device, and make sure that model and data go together before the run starts.
+
+    Data in memory are checked as a whole, others by their first sample.
 
     Raises:
-        InputError: the data are no floating-point numbers.
+        InputError: the inputs are not what the threat allows, or a label is none of the model's classes.
         ModelError: it cannot be loaded, or fails on the first sample.
     """
     import torch
 
-    from assay.inputs import check_inputs
+    from assay.evaluation.chunks import placement
+    from assay.goals import Untargeted
+    from assay.inputs import check_classes, check_inputs
     from assay.models import load_model
+    from assay.oracle import Access, granted_access
 
     loaded = load_model(spec, device=device)
     x, _, _ = data.batch(0, 1)
-    check_inputs(x, (-math.inf, math.inf))  # before the model meets them; the threat's bounds come later
+    check_inputs(data.x if isinstance(data.x, torch.Tensor) else x, threat.bounds)
+    place, dtype = placement(loaded, torch.device(device))
     try:
         with torch.no_grad():
-            loaded(x.to(device))
+            output = loaded(x.to(place, dtype or x.dtype))
     except AssayError:
         raise
     except Exception as error:
         raise ModelError(
             f"the model {spec!r} cannot take the data {data.name!r}, inputs of shape {tuple(x.shape[1:])}: {error}"
         ) from error
+    logits = isinstance(output, torch.Tensor) and output.ndim == 2 and granted_access(loaded) > Access.LABELS
+    if logits and data.y is not None:
+        check_classes(Untargeted(data.y), output.shape[1])
     return loaded
 
 

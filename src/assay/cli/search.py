@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from assay.errors import AccessError, SettingError
+from assay.evaluation.chunks import placement
 from assay.goals import Goal, Targeted, Untargeted
 from assay.oracle import Access, Oracle, granted_access
 from assay.rng import Keyed, derive
@@ -60,15 +61,16 @@ def search(
         seed: key of all draws, those of random targets too.
         max_queries: forward passes allowed per sample.
         batch: samples in a chunk; the results do not depend on it.
-        device: where to compute.
+        device: where to compute if the model does not say.
     """
+    place, dtype = placement(model, torch.device(device))
     for start in range(0, len(data), batch):
         x, y, index = data.batch(start, start + batch)
         if goal.isdecimal() and not bool((keep := y != int(goal)).all()):
             x, y, index = x[keep], y[keep], index[keep]
         if len(y) == 0:
             continue
-        x_on, y_on, index_on = x.to(device), y.to(device), index.to(device)
+        x_on, y_on, index_on = x.to(place, dtype or x.dtype), y.to(place), index.to(place)
         wanted: Goal = Untargeted(y_on)
         correct = None
         if goal != "untargeted":
@@ -138,7 +140,8 @@ def save(path: Path, columns: Columns) -> None:
     from assay.evaluation.files import write_atomically
 
     buffer = io.BytesIO()
-    arrays: dict[str, Any] = {name: columns[name].numpy() for name in SAVED}
+    known = {name: column.float() if column.dtype == torch.bfloat16 else column for name, column in columns.items()}
+    arrays: dict[str, Any] = {name: known[name].numpy() for name in SAVED}  # NumPy has no bfloat16
     np.savez_compressed(buffer, **arrays)
     write_atomically(path, buffer.getvalue())
 

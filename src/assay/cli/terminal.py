@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn, ParamSpec, TypeVar
+from typing import Any, NoReturn, ParamSpec, TextIO, TypeVar
 
 import typer
 from rich.console import Console
@@ -18,14 +18,24 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.text import Text
 
-from assay.errors import AssayError, DataError, ModelError, StoreError
+from assay.errors import AccessError, AssayError, DataError, InputError, ModelError, StoreError
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 BELOW, USAGE, FAILED, INTERRUPTED = 1, 2, 3, 130
 
-people = Console(stderr=True, highlight=False, markup=False)
+
+class _People(Console):
+    """The console on stderr."""
+
+    def on_broken_pipe(self) -> None:
+        """Go on silently when nobody reads any more: the exit code still tells how the command ended."""
+        self.quiet = True
+        _discard(sys.stderr)
+
+
+people = _People(stderr=True, highlight=False, markup=False)
 
 
 class RunError(Exception):
@@ -37,9 +47,19 @@ class RunError(Exception):
 
 
 def result(text: str) -> None:
-    """Write to stdout."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    """Write to stdout; a reader that has gone away wants no more of it, and that is no failure."""
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard(sys.stdout)
+
+
+def _discard(stream: TextIO) -> None:
+    """Send what is still buffered, and what follows, to nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def document(content: Any) -> None:
@@ -64,10 +84,10 @@ def panel(title: str, message: str, style: str = "red") -> None:
 
 @contextmanager
 def running() -> Iterator[None]:
-    """Around the run itself: the model and the data were loaded, so what they raise now is no usage error."""
+    """Around the run itself: model and data were loaded and tried, so what they raise now is no usage error."""
     try:
         yield
-    except (ModelError, DataError, StoreError) as error:
+    except (InputError, ModelError, AccessError, DataError, StoreError) as error:
         raise RunError(error) from error
 
 
@@ -78,7 +98,7 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
-        except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
+        except (typer.Exit, typer.Abort, typer.BadParameter):
             raise
         except KeyboardInterrupt:
             panel("Interrupted", "Stopped by Ctrl-C.", "yellow")
