@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from assay.attacks import PGD, Attack
-from assay.errors import AccessError
+from assay.errors import AccessError, SettingError
 from assay.goals import Untargeted
 from assay.oracle import Access
 from assay.testing import CHECKS, Case, ContractError, check_attack
@@ -188,3 +188,17 @@ def test_all_broken_rules_are_reported_at_once():
     for part in ("[linf] wins_beyond", "[l2] wins_beyond", "[linf] other_bounds", "[l2] other_bounds"):
         assert part in text
     assert "counts_are_true" not in text
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"norms": []}, "norms is empty"),
+        ({"norms": ["linf", "l3"]}, "norms has the unknown 'l3'"),
+        ({"only": []}, "only is empty"),
+        ({"only": ["counts_are_tru"]}, "only has the unknown 'counts_are_tru'"),
+    ],
+)
+def test_nothing_to_check_is_no_pass(settings, says):
+    with pytest.raises(SettingError, match=says):
+        check_attack(lambda threat: PGD(threat=threat, steps=1), **settings)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeVar
 
-from assay.testing.case import Case, ContractError, Factory
+from assay.errors import SettingError
+from assay.testing.case import THREATS, Case, ContractError, Factory
 from assay.testing.checks import CHECKS
 from assay.testing.problems import Norm
+
+T = TypeVar("T", bound=str)
 
 
 def check_attack(
@@ -30,18 +34,30 @@ def check_attack(
 
     Raises:
         ContractError: What is broken, one line per check and norm.
+        SettingError: A norm or check is unknown, or there is none to run.
 
     Example:
         >>> from assay.attacks import PGD
         >>> check_attack(lambda threat: PGD(threat=threat, steps=10), norms=["linf"], only=["counts_are_true"])
     """
     broken = []
-    names = list(CHECKS) if only is None else list(only)
+    norms = _chosen("norms", norms, THREATS)
+    names = _chosen("only", CHECKS if only is None else only, CHECKS)
     for norm in norms:
         case = Case(factory=factory, norm=norm, reach=reach, share=share, targeted=targeted)
         broken += [f"[{norm}] {name}: {problem}" for name in names if (problem := _run(name, case))]
     if broken:
         raise ContractError(f"the attack breaks {len(broken)} rules of the contract:\n" + "\n".join(broken))
+
+
+def _chosen(setting: str, given: Iterable[T], known: Iterable[str]) -> list[T]:
+    """The names as a list, all of them known and at least one."""
+    found, allowed = list(given), list(known)
+    unknown = [name for name in found if name not in allowed]
+    if unknown or not found:
+        what = f"has the unknown {unknown[0]!r}" if unknown else "is empty, so nothing would be checked"
+        raise SettingError(f"{setting} {what}; known are {', '.join(allowed)}.")
+    return found
 
 
 def _run(name: str, case: Case) -> str:
