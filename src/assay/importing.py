@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import sys
 from collections.abc import Iterable
@@ -10,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from assay import registry
 from assay.errors import AssayError, MissingExtraError
 
 
@@ -24,7 +24,7 @@ def near(name: str, known: Iterable[str]) -> str:
         >>> near("fashion-cn", ["fashion-cnn", "digits-mlp"])
         " Did you mean 'fashion-cnn'?"
     """
-    found = difflib.get_close_matches(name, list(known), n=3)
+    found = registry.near(name, known)
     return f" Did you mean {' or '.join(repr(match) for match in found)}?" if found else ""
 
 

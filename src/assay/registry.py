@@ -165,7 +165,7 @@ _LOSSES = (
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The content of a TOML file of the package."""
+    """The content of a TOML file; a ValueError says what is wrong with it."""
     return tomllib.loads(path.read_text(encoding="utf-8"))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,11 +16,6 @@ from assay.evaluation.flags import Flag
 from assay.evaluation.schema import StageRecord, SuiteRecord
 from assay.oracle import Access
 from assay.threats import Threat
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
 _KEYS = {"name", "attack", "threats", "min_classes", "fallback"}
@@ -159,10 +153,10 @@ def fit(suite: Suite, *, classes: int, access: Access) -> tuple[Suite, list[Flag
 
 def _read(path: Path, threat: Threat) -> Suite:
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = registry.read_toml(path)
     except OSError as error:
         raise SettingError(f"suite {path} cannot be read: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise SettingError(f"suite {path} is not valid TOML: {error}") from error
     for key, kind in (("name", str), ("version", int), ("stage", list)):
         if not isinstance(content.get(key), kind):
