@@ -47,6 +47,12 @@ def test_lines_now_and_then_where_there_is_no_terminal(
     ]
 
 
+def test_paths_are_not_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    with Display(("clean",), CHUNKS, show=True) as display:
+        display.say("kept in runs/x[/b]; [red]continue")
+    assert capsys.readouterr().err == "kept in runs/x[/b]; [red]continue\n"
+
+
 def test_silence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(progress, "_EVERY", 0.0)
     with Display(("clean", "pgd"), CHUNKS, show=False) as display:

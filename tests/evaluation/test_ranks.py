@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,39 @@ def test_ranks_of_the_users_own_torchrun_share_the_chunks(
         assert torch.equal(getattr(store.merge(), name), getattr(whole.samples, name))
 
 
+def silent(stage: str, start: int, left: int, seconds: float) -> None:
+    """Nobody looks."""
+
+
+def test_a_damaged_shard_of_another_rank_is_waited_for(tmp_path: Path) -> None:
+    store = assay.evaluate("digits-mlp", "digits", out=tmp_path / "run", **OPTIONS).store
+    path = store.shard_path("apgd", 50)  # of the sixth chunk: rank 1 of 2 computes it
+    content = path.read_bytes()
+    path.write_bytes(content[:-5])
+    waiting = threading.Thread(target=ranks.wait, args=(store, ranks.Group(rank=0, world=2), silent), daemon=True)
+    waiting.start()
+    waiting.join(timeout=1.0)
+    assert waiting.is_alive()
+    path.write_bytes(content)
+    waiting.join(timeout=10.0)
+    assert not waiting.is_alive()
+
+
+def test_a_rank_that_is_alone_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(ranks, "_PATIENCE", 0.5)
+    monkeypatch.setattr(ranks, "_SLOWER", 0)
+    with pytest.raises(StoreError, match=r"nothing came.*RANK=0 and WORLD_SIZE=2.*if rank == 0.*out=None"):
+        assay.evaluate("digits-mlp", "digits", out=tmp_path / "run", **OPTIONS)
+    assert Store.open(tmp_path / "run").run["state"] == "interrupted"
+
+
+def test_without_a_folder_each_rank_makes_a_run_of_its_own(whole: Evaluation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    same(whole, assay.evaluate("digits-mlp", "digits", **OPTIONS))
+
+
 def test_chunks_are_dealt_out_completely() -> None:
     chunks = [(i, i + 1) for i in range(7)]
     for world in (1, 2, 3, 10):
@@ -164,8 +198,6 @@ def test_chunks_are_dealt_out_completely() -> None:
 
 def test_settings_of_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(SettingError, match="give out"):
-        assay.evaluate("digits-mlp", "digits", **OPTIONS)
     with pytest.raises(SettingError, match="overwrite is not safe"):
         assay.evaluate("digits-mlp", "digits", out=tmp_path / "run", overwrite=True, **OPTIONS)
     with pytest.raises(SettingError, match="torchrun already"):

@@ -232,6 +232,19 @@ def test_resume_removes_the_report_of_the_unfinished_run(
     assert not (store.path / "report.html").exists()
 
 
+def test_resume_leaves_a_finished_run_as_it_is_until_something_has_to_be_computed(
+    store: Store, fill: Fill, settings: Settings, environment: Environment
+) -> None:
+    fill(store)
+    store.update(state="done")
+    (store.path / "report.html").write_text("whole")
+    assert Store.begin(store.path, settings, environment, resume=True).run["state"] == "done"
+    assert (store.path / "report.html").exists()
+    damage_cut(shard_file(store, "second", 3))
+    assert Store.begin(store.path, settings, environment, resume=True).run["state"] == "running"
+    assert not (store.path / "report.html").exists()
+
+
 def test_resume_starts_a_run_in_a_new_or_empty_folder(
     tmp_path: Path, settings: Settings, environment: Environment
 ) -> None:
@@ -329,6 +342,17 @@ def test_stale_temporary_files_are_ignored_and_removed(
     assert not dead.exists()
     assert living.exists()
     assert foreign.exists()
+
+
+def test_the_scratch_folder_of_a_killed_process_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files.tempfile, "gettempdir", lambda: str(tmp_path))
+    with files.scratch_folder("assay-ranks") as living:
+        dead = tmp_path / living.name.replace(f"-{os.getpid()}-", f"-{2**22 + 1}-")
+        dead.mkdir()
+        (dead / "log").write_text("killed")
+        with files.scratch_folder("assay-ranks") as second:
+            assert sorted(tmp_path.iterdir()) == sorted([living, second])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_crash_before_run_json_does_not_lock_the_folder(

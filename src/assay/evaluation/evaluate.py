@@ -56,7 +56,8 @@ def evaluate(
         data: (x, y), (x, y, index), a map-style Dataset, or what `load_data` loads.
         threat: What the attacker may do, as an object or as text ("linf:8/255").
         suite: A name ("quick", "standard"), the path of a .toml file, or a list of (name, attack).
-        out: The run directory; a temporary one, gone with the returned object, when None.
+        out: The run directory; a temporary one, gone with the returned object, when None. Under torchrun the processes
+            share the run where a folder is given, and each makes a run of its own where none is.
         limit: Use only the first so many samples.
         seed: Key of all random draws.
         chunk: Samples in a shard; chosen by the size of the inputs when None.
@@ -79,7 +80,7 @@ def evaluate(
         >>> found.robust_accuracy <= found.clean_accuracy
         True
     """
-    group = Group.here()
+    group = Group() if out is None else Group.here()  # without a folder that all see, a run of its own
     check_devices(devices, model, data)
     folder, temporary = prepare.folder(out, group, resume=resume, overwrite=overwrite)
     with _removed_on_failure(folder, temporary):
@@ -135,7 +136,7 @@ def evaluate(
                     run(work, group.share(store.chunks))
                     wait(store, group, display.update)
                 complete(store)
-        found = _finish(store, fitted, threat, flags, time.monotonic() - began, group, temporary)
+                found = _finish(store, fitted, threat, flags, time.monotonic() - began, group, temporary)
     if group.rank == 0 and not temporary:
         render(found.path)
     return found
@@ -147,7 +148,7 @@ def _noted(store: Store, display: Display, began: float, group: Group, temporary
     try:
         yield
     except BaseException as error:
-        if group.rank == 0:
+        if group.rank == 0 and store.run["state"] != "done":
             with contextlib.suppress(StoreError):  # the disk may be what failed
                 store.update(state="interrupted", seconds=time.monotonic() - began)
         if not temporary:

@@ -7,7 +7,10 @@ import errno
 import os
 import re
 import secrets
+import shutil
 import socket
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from assay.errors import StoreError
@@ -72,6 +75,25 @@ def remove_stale(folder: Path) -> None:
         if match and match["host"] == host and not alive(int(match["pid"])):
             with contextlib.suppress(OSError):
                 path.unlink()
+
+
+@contextlib.contextmanager
+def scratch_folder(name: str) -> Iterator[Path]:
+    """A folder for short-lived files, outside the run so that a full disk there does not silence what is told in it.
+
+    Folders of the same name that a killed process left are removed first.
+    """
+    host, parent = socket.gethostname().split(".")[0] or "localhost", Path(tempfile.gettempdir())
+    for path in parent.glob(f".{name}.*.tmp"):
+        match = _TEMPORARY.match(path.name)
+        if match and match["host"] == host and not alive(int(match["pid"])):
+            shutil.rmtree(path, ignore_errors=True)
+    folder = parent / f".{name}.{host}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def alive(pid: int) -> bool:

@@ -49,8 +49,6 @@ def folder(out: str | os.PathLike[str] | None, group: Group, *, resume: bool, ov
     if out is None:
         if resume or overwrite:
             raise SettingError("resume and overwrite speak of a run directory: give out.")
-        if group.world > 1:
-            raise SettingError("several processes need one folder that all of them see: give out.")
         return Path(tempfile.mkdtemp(prefix="assay-")), True
     if overwrite and group.world > 1:
         raise SettingError("overwrite is not safe while other processes start: remove the folder or name another.")

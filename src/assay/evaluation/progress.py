@@ -33,7 +33,7 @@ class Display:
         self._seconds: dict[str, list[float]] = {stage: [] for stage in stages}
         self._done = 0
         self._total = len(stages) * len(chunks)
-        self._console = Console(stderr=True, highlight=False)
+        self._console = Console(stderr=True, highlight=False, markup=False)
         self._last = time.monotonic()
         self._bar: Progress | None = None
 

@@ -14,7 +14,6 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ import torch
 from assay import errors, grammar
 from assay.errors import AssayError, SettingError, StoreError
 from assay.evaluation.chunks import Work, missing, placement, run
-from assay.evaluation.files import alive, remove_stale
+from assay.evaluation.files import alive, remove_stale, scratch_folder
 from assay.evaluation.folder import RUN
 from assay.evaluation.shards import CLEAN
 from assay.evaluation.store import Store
@@ -35,7 +34,8 @@ from assay.evaluation.suites import Stage, Suite
 Report = Callable[[str, int, int, float], None]
 
 _POLL = 0.2  # seconds between two looks at the folder
-_PATIENCE = 600.0  # seconds until rank 0 must have written run.json
+_PATIENCE = 600.0  # seconds until rank 0 must have written run.json, and between two shards
+_SLOWER = 10  # times the slowest shard so far: the patience where shards take long
 _LAUNCHER = "ASSAY_LAUNCHER"
 _FAILURES = "ASSAY_FAILURES"
 _RANK = "import sys; from assay.evaluation.ranks import main; main(sys.argv[1:])"
@@ -115,7 +115,7 @@ def launch(store: Store, model: str, data: str, devices: int, report: Report) ->
     """
     for stage in store.run["settings"]["suite"]["stages"]:
         _check_text(stage["attack"])
-    with tempfile.TemporaryDirectory(prefix="assay-ranks-") as scratch:
+    with scratch_folder("assay-ranks") as scratch:
         command = [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--no-python"),
             *("--nproc-per-node", str(devices), sys.executable, "-c", _RANK),
@@ -125,18 +125,18 @@ def launch(store: Store, model: str, data: str, devices: int, report: Report) ->
             **os.environ,
             "OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // devices)),
             _LAUNCHER: str(os.getpid()),
-            _FAILURES: scratch,
+            _FAILURES: str(scratch),
         }
-        log = Path(scratch) / "log"
+        log = scratch / "log"
         with log.open("wb") as output:
             process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
             try:
-                _watch(store, process, report)
+                whole = _watch(store, process, report)
             finally:
                 _end(process)
                 remove_stale(store.path)
-        if missing(store):
-            raise _failure(store, Path(scratch), log, process.returncode)
+        if not whole:
+            raise _failure(store, scratch, log, process.returncode)
 
 
 def _check_text(attack: str) -> None:
@@ -147,14 +147,38 @@ def _check_text(attack: str) -> None:
 
 
 def wait(store: Store, group: Group, report: Report) -> None:
-    """Wait until the other ranks have written their shards, and for the results where rank 0 makes them."""
+    """Wait until the other ranks have written their shards, and for the results where rank 0 makes them.
+
+    A shard counts once it can be read: a damaged one of an earlier attempt is still to be replaced by its rank.
+
+    Raises:
+        StoreError: Nothing appeared for ten minutes, or ten times as long as the slowest shard took.
+    """
     seen = {(stage, start) for start, _ in group.share(store.chunks) for stage in store.stages}
-    while missing(store):
-        _tell(store, seen, report)
+    slowest = max((store.read_shard(*key).seconds for key in seen), default=0.0)
+    last = time.monotonic()
+
+    def heard(stage: str, start: int, left: int, seconds: float) -> None:
+        nonlocal slowest, last
+        slowest, last = max(slowest, seconds), time.monotonic()
+        report(stage, start, left, seconds)
+
+    def pause() -> None:
+        patience = max(_PATIENCE, _SLOWER * slowest)
+        if time.monotonic() - last > patience:
+            raise StoreError(
+                f"nothing came from the other processes of this run for {patience:.0f} s. RANK={group.rank} and "
+                f"WORLD_SIZE={group.world} in the environment say that {group.world} processes work on {store.path}: "
+                "make the same call in all of them, not in one (`if rank == 0:`), and look whether one has died. For "
+                "a run of one process unset RANK and WORLD_SIZE, or leave out=None."
+            )
         time.sleep(_POLL)
-    _tell(store, seen, report)
+
+    while not _tell(store, seen, heard):
+        pause()
+    last = time.monotonic()
     while group.rank > 0 and Store.open(store.path).run["state"] != "done":
-        time.sleep(_POLL)
+        pause()
 
 
 def join(path: Path) -> Store:
@@ -214,16 +238,17 @@ def _work(path: Path, model_name: str, data_name: str, group: Group) -> None:
     run(work, group.share(store.chunks))
 
 
-def _watch(store: Store, process: subprocess.Popen[bytes], report: Report) -> None:
+def _watch(store: Store, process: subprocess.Popen[bytes], report: Report) -> bool:
+    """Report shards until the process ends; whether all are there."""
     seen: set[tuple[str, int]] = set()
     while process.poll() is None:
         _tell(store, seen, report)
         time.sleep(_POLL)
-    _tell(store, seen, report)
+    return _tell(store, seen, report)
 
 
-def _tell(store: Store, seen: set[tuple[str, int]], report: Report) -> None:
-    """Report the shards that appeared since the last look."""
+def _tell(store: Store, seen: set[tuple[str, int]], report: Report) -> bool:
+    """Report the shards that appeared since the last look; whether all are there and whole."""
     for stage in store.stages:
         for start in store.done(stage):
             if (stage, start) in seen:
@@ -234,6 +259,7 @@ def _tell(store: Store, seen: set[tuple[str, int]], report: Report) -> None:
                 kept = columns["prediction"] == columns["label"] if stage == CLEAN else columns["success"] == 0
                 report(stage, start, int(kept.sum()), shard.seconds)
                 seen.add((stage, start))
+    return len(seen) == len(store.stages) * len(store.chunks)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -73,8 +73,9 @@ class Store:
         if (folder / RUN).exists() and resume:
             store = cls.open(folder)
             store.agree(settings)
-            (folder / "report.html").unlink(missing_ok=True)  # it shows the run as it was
-            store.update(state="running")
+            if store.run["state"] != "done" or not store.intact():
+                (folder / "report.html").unlink(missing_ok=True)  # it shows the run as it was
+                store.update(state="running")
             return store
         clear(folder)
         store = cls(
@@ -202,6 +203,17 @@ class Store:
     def done(self, stage: str) -> list[int]:
         """Start of each chunk whose shard is there (whole or not: reading tells)."""
         return [start for start, _ in self.chunks if self.shard_path(stage, start).exists()]
+
+    def intact(self) -> bool:
+        """Whether every shard is there and whole, so that nothing has to be computed."""
+        stages = (*self.stages, ADV) if self.run["settings"]["save_adv"] else self.stages
+        try:
+            for start, _ in self.chunks:
+                for stage in stages:
+                    self.read_shard(stage, start)
+        except StoreError:
+            return False
+        return True
 
     def corrupt(self) -> list[Path]:
         """Damaged shards that were set aside, relative to the run directory."""
