@@ -22,6 +22,12 @@ def double():
     torch.manual_seed(0)
     return Net().double()
 
+class Scores(Net):
+    access = 2
+
+def scores():
+    return Scores()
+
 def half():
     torch.manual_seed(0)
     return Net().bfloat16()
@@ -86,3 +92,11 @@ def test_the_folder_is_tried_before_model_and_data(assay, tmp_path):
     found = assay("evaluate", "no-model", "--data", "no-data", "--threat", "linf:0.1", "--out", tmp_path)
     assert found.code == 3
     assert "holds other files" in found.said
+
+
+@pytest.mark.parametrize("command", ["evaluate", "attack"])
+def test_a_model_that_grants_too_little_is_found_before_the_run(assay, here, command):
+    found = assay(command, "typednets:scores", "--data", "npz:data.npz", "--threat", "linf:0.1", "--attack", "pgd")
+    assert found.code == 2
+    assert "gradients" in found.said
+    assert "scores" in found.said

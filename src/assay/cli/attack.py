@@ -55,6 +55,7 @@ def attack(
     samples = load_data(data, limit=limit)
     place = options.device(device)
     target = options.model(model, place, samples, built.threat)
+    search.check_access(target, built, goal)
 
     started = time.perf_counter()
     chunks: list[search.Columns] = []

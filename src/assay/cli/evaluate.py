@@ -52,17 +52,20 @@ def evaluate(
     from assay import grammar
     from assay.data import load_data
     from assay.evaluation import evaluate as run
-    from assay.evaluation import folder
+    from assay.evaluation import folder, load_suite, suites
     from assay.evaluation.ranks import Group
+    from assay.oracle import granted_access
 
     assert threat is not None  # typer requires it
     allowed = grammar.threat(threat)
     stages: str | list[tuple[str, Attack]] = _stages(attack, allowed) if attack else suite or "standard"
+    known = load_suite(stages, allowed)
     if out is not None and Group.here().rank == 0:  # before anything is loaded; other ranks come to a run that began
         folder.check(out, resume=resume, overwrite=overwrite)
     model, data = options.canonical("model", model), options.canonical("data", data)
     samples: Any = load_data(data, limit=limit)
     target: Any = options.model(model, options.device(device), samples, allowed)
+    suites.fit(known, classes=sys.maxsize, access=granted_access(target))  # a usage error when nothing is left
     if devices > 1:  # every process loads its own; here they were only tried
         _check_devices(device)
         target, samples = model, data

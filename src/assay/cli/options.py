@@ -101,7 +101,7 @@ def model(spec: str, device: str, data: data.Data, threat: AnyThreat) -> nn.Modu
             f"the model {spec!r} cannot take the data {data.name!r}, inputs of shape {tuple(x.shape[1:])}: {error}"
         ) from error
     logits = isinstance(output, torch.Tensor) and output.ndim == 2 and granted_access(loaded) > Access.LABELS
-    if logits and data.y is not None:
+    if logits and output.shape[1] > 1 and data.y is not None:
         check_classes(Untargeted(data.y), output.shape[1])
     return loaded
 

@@ -37,6 +37,22 @@ def check_goal(goal: str) -> None:
         raise SettingError(f"unknown target {goal!r}: give {', '.join(RELATIVE)}, or the number of a class (from 0).")
 
 
+def check_access(model: Any, attack: Attack, goal: str) -> None:
+    """Refuse a search that asks more of the model than it grants, before it is begun.
+
+    Raises:
+        AccessError: it does.
+    """
+    granted = granted_access(model)
+    if goal != "untargeted" and granted < Access.SCORES:
+        raise AccessError("targets are chosen by the model's scores, and it grants labels only.")
+    if attack.access > granted:
+        raise AccessError(
+            f"{type(attack).__name__} asks for {attack.access.name.lower()}, the model grants {granted.name.lower()}. "
+            "`assay list attacks` tells what each asks for; Square gets by with scores."
+        )
+
+
 def search(
     model: Any,
     data: Data,
@@ -98,8 +114,6 @@ def search(
 
 def _clean(model: Any, x: Tensor, y: Tensor, attack: Attack) -> tuple[Tensor, Any]:
     """Predictions and raw output on the clean inputs."""
-    if granted_access(model) < Access.SCORES:
-        raise AccessError("targets are chosen by the model's scores, and it grants labels only.")
     goal = Untargeted(y)
     oracle = Oracle(model, x, goal, attack.threat, access=Access.SCORES)
     output = oracle.clean()
