@@ -30,6 +30,7 @@ def settings() -> Settings:
         "model_digest": "0",
         "data": "d",
         "data_digest": "0",
+        "classes": None,
         "threat": "Linf(0.1)",
         "goal": "untargeted",
         "suite": {

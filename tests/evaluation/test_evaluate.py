@@ -192,6 +192,22 @@ def test_float64_models_take_float32_data(model: Network, data: Any) -> None:
     assert abs(wide.robust_accuracy - narrow.robust_accuracy) < 0.1  # other draws, the same strength
 
 
+def test_the_name_of_a_stage_decides_nothing(model: Network, data: Any) -> None:
+    same(run(model, data).samples, run(model, data, suite=[(f"{name}-2", attack) for name, attack in SUITE]).samples)
+
+
+def test_a_bad_sample_is_named_by_its_place_in_the_data(model: Network) -> None:
+    class Lazy(torch.utils.data.Dataset[Any]):
+        def __len__(self) -> int:
+            return N
+
+        def __getitem__(self, position: int) -> Any:
+            return torch.full((3, 2, 2), torch.nan if position == 37 else 0.5), 0
+
+    with pytest.raises(InputError, match=r"samples 30 to 39 \(row 0 is sample 30\): .*first: row 7"):
+        run(model, Lazy(), chunk=10)
+
+
 def test_limit_takes_the_first(model: Network, data: Any) -> None:
     x, y = data
     same(run(model, data, limit=11).samples, run(model, (x[:11], y[:11])).samples)

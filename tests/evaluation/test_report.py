@@ -19,11 +19,14 @@ import pytest
 import torch
 from PIL import Image
 
+from assay import Linf
 from assay.errors import StoreError
 from assay.evaluation.report import render
+from assay.evaluation.report.summary import command
 from assay.evaluation.schema import settings_hash
 from assay.evaluation.shards import Shard
 from assay.evaluation.stats import wilson
+from assay.evaluation.suites import load_suite
 
 VOID = {"br", "hr", "img", "input", "link", "meta", "wbr"}
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -124,7 +127,7 @@ def make_run(
     settings: dict[str, Any] = {
         "model": model, "model_digest": "9f2c51aa0e6b77d0", "data": "fashion-mnist", "data_digest": "51c0ffee12345678",
         "threat": threat, "goal": "untargeted", "suite": {"name": "quick", "version": 1, "stages": stages},
-        "seed": 0, "limit": samples, "samples": samples, "chunk": chunk, "save_adv": False,
+        "seed": 0, "limit": samples, "samples": samples, "chunk": chunk, "save_adv": False, "classes": None,
         **(more_settings or {}),
     }  # fmt: skip
     digest = settings_hash(settings)
@@ -501,11 +504,10 @@ def test_huge_and_odd_numbers(tmp_path: Path) -> None:
     run["seconds"] = 9e6
     run["results"]["stages"][0]["forwards"] = 10**15
     run["results"]["curve"]["eps"] = [value * 1e9 for value in run["results"]["curve"]["eps"]]
-    run["results"]["curve"]["low"][3] = None
     (tmp_path / "run.json").write_text(json.dumps(run))
     found = page(render(tmp_path))
     assert "2,500 h 0 min" in normal(found.text)
-    assert len(found.all("circle", class_="point")) == 2 * 32
+    assert len(found.all("circle", class_="point")) == 2 * 33
     assert embedded(found) == run
 
 
@@ -513,17 +515,25 @@ def test_command_repeats_the_run(tmp_path: Path) -> None:
     found, run = rendered(tmp_path / "named")
     line = re.search(r"<pre><code>(.*?)</code></pre>", found.html, re.DOTALL)
     assert line is not None
-    words = shlex.split(html.unescape(line[1]).replace("\\\n", " "))
+    assert html.unescape(line[1]) == command(run["settings"])
+    quick = load_suite("quick", Linf(0.1)).record()
+    words = shlex.split(command({**run["settings"], "suite": quick}).replace("\\\n", " "))
     assert words[:3] == ["assay", "evaluate", "fashion-cnn-pgd"]
     options = dict(zip(words[3::2], words[4::2], strict=True))
     assert options == {
         "--data": "fashion-mnist", "--threat": "Linf(0.1)", "--suite": "quick", "--limit": "200", "--seed": "0",
         "--chunk": "64", "--out": "runs/again",
     }  # fmt: skip
-    suite = {**run["settings"]["suite"], "name": "custom", "version": 0}
-    custom, _ = rendered(tmp_path / "custom", more_settings={"suite": suite})
-    assert custom.text.count("--attack ") == 3
-    assert "--suite" not in custom.text
+    suite = {**quick, "name": "custom", "version": 0}
+    other_version = {**quick, "version": 99}
+    first, *rest = quick["stages"]
+    other_stage = {**quick, "stages": [{**first, "attack": "APGD(threat=Linf(0.1), steps=7)"}, *rest]}
+    for changed in (suite, other_version, other_stage):
+        text = command({**run["settings"], "suite": changed})
+        assert text.count("--attack ") == 3
+        assert "--suite" not in text
+    fewer = {**quick, "stages": quick["stages"][:2]}  # one was skipped, as it will be again
+    assert "--suite quick" in command({**run["settings"], "suite": fewer})
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:

@@ -313,6 +313,41 @@ def test_missing_cut_and_incomplete_run_json(store: Store, tmp_path: Path) -> No
         Store.open(store.path)
 
 
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        (("settings",), {}, r"lacks settings\.model, "),
+        (("settings", "suite", "stages", 1), {"name": "pgd"}, r"lacks settings\.suite\.stages\[1\]\.attack"),
+        (("settings", "suite", "stages", 0, "name"), "../../elsewhere", "stage cannot be called"),
+        (("settings", "chunk"), 0, "chunks of 0"),
+        (("settings", "chunk"), "3", r"its settings\.chunk is '3'"),
+        (("settings", "samples"), True, r"its settings\.samples is 'True'"),
+        (("state",), "asleep", "its state is 'asleep'"),
+        (("results",), {"samples": 5}, r"lacks results\.clean_accuracy"),
+        (("environment",), None, "its environment is 'None'"),
+    ],
+)
+def test_a_damaged_run_json_says_where(store: Store, place: tuple[Any, ...], value: Any, words: str) -> None:
+    run: Any = json.loads((store.path / "run.json").read_text())
+    inner = run
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    (store.path / "run.json").write_text(json.dumps(run))
+    with pytest.raises(StoreError, match=words):
+        Store.open(store.path)
+
+
+def test_overwrite_replaces_a_run_whose_run_json_was_cut(
+    store: Store, fill: Fill, settings: Settings, environment: Environment
+) -> None:
+    fill(store)
+    (store.path / "run.json").write_text('{"schema_version": 1, ')
+    with pytest.raises(StoreError, match="--overwrite"):
+        Store.begin(store.path, settings, environment, resume=True)
+    assert Store.begin(store.path, settings, environment, overwrite=True).done("clean") == []
+
+
 def test_a_newer_schema_is_named(store: Store) -> None:
     run = json.loads((store.path / "run.json").read_text())
     run["schema_version"] = 2

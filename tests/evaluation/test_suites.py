@@ -96,6 +96,9 @@ def test_names_that_cannot_be_folders(names: list[str]) -> None:
         load_suite([(name, FGSM(threat=LINF)) for name in names], LINF)
 
 
+STAGE = 'name="m"\nversion=1\n[[stage]]\nname="p"\nattack="PGD(threat=THREAT)"\n'
+
+
 def write(folder: Path, text: str) -> Path:
     path = folder / "mine.toml"
     path.write_text(text)
@@ -106,6 +109,11 @@ def test_a_file_of_the_users_own(tmp_path: Path) -> None:
     path = write(tmp_path, 'name = "mine"\nversion = 3\n[[stage]]\nname = "p"\nattack = "PGD(threat=THREAT)"\n')
     suite = load_suite(path, LINF)
     assert (suite.name, suite.version, suite.stages[0].attack) == ("mine", 3, PGD(threat=LINF))
+
+
+def test_threats_are_read_in_any_case(tmp_path: Path) -> None:
+    suite = load_suite(write(tmp_path, STAGE + 'threats=["Linf", "L2"]'), LINF)
+    assert [stage.name for stage in suite.stages] == ["p"]
 
 
 @pytest.mark.parametrize(
@@ -119,6 +127,16 @@ def test_a_file_of_the_users_own(tmp_path: Path) -> None:
             'name="m"\nversion=1\n[[stage]]\nname="p"\nattack="PGD(threat=THREAT)"\nstep=1',
             "unknown key 'step'",
         ),
+        ('name=5\nversion=1\n[[stage]]\nname="p"\nattack="PGD(threat=THREAT)"', "lacks 'name'"),
+        ('name="m"\nversion=1\nstage=[1]', r"stage 1 is 1; write each stage as a \[\[stage\]\] table"),
+        ('name="m"\nversion=1\n[[stage]]\nname="p"\nattack=5', "stage 1 has attack = 5; it has to be text"),
+        ('name="m"\nversion=1\n[[stage]]\nname=5\nattack="PGD(threat=THREAT)"', "stage 1 has name = 5"),
+        (STAGE + 'min_classes="4"', "min_classes = '4'; it has to be a whole number"),
+        (STAGE + "min_classes=true", "min_classes = True"),
+        (STAGE + "fallback=1", "fallback = 1; it has to be text"),
+        (STAGE + 'threats="linf,l2"', "threats = 'linf,l2'; it has to be a list"),
+        (STAGE + 'threats=["linff"]', "names the threat 'linff'; known are l1, l2, linf"),
+        (STAGE + "threats=[1]", "names the threat '1'"),
     ],
 )
 def test_files_that_are_no_suites(tmp_path: Path, text: str, found: str) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from assay.attacks import Result
 from assay.data import Data
-from assay.errors import StoreError
+from assay.errors import InputError, StoreError
 from assay.evaluation.shards import ADV, CLEAN, Shard
 from assay.evaluation.store import Store
 from assay.evaluation.suites import Stage, Suite
@@ -93,11 +93,11 @@ class Work:
         saving = self.store.run["settings"]["save_adv"]
         worst = self.store.find_shard(ADV, start) if saving else None
         again = saving and worst is None  # lost inputs come back only by running every stage again
-        for stage in self.suite.stages:
+        for number, stage in enumerate(self.suite.stages, start=1):
             shard = None if again else self.store.find_shard(stage.name, start)
             if shard is None or not torch.equal(shard.columns["index"], clean["index"][alive]):
                 batch = batch or self.read(start, stop)
-                shard, moved = self._stage(stage, start, stop, batch, alive)
+                shard, moved = self._stage(stage, number, start, stop, batch, alive)
                 if saving:  # before the stage's own shard: whoever sees the shard may rely on the inputs
                     worst = self._worse(worst, shard, moved, batch, alive)
                     self.store.write_shard(worst)
@@ -108,7 +108,10 @@ class Work:
     def read(self, start: int, stop: int) -> Batch:
         """The samples of a chunk, checked, with the model's answer on them."""
         x, y, index = self.data.batch(start, stop)
-        check_inputs(x, self.threat.bounds)
+        try:
+            check_inputs(x, self.threat.bounds)
+        except InputError as error:
+            raise InputError(f"samples {start} to {stop - 1} (row 0 is sample {start}): {error}") from error
         x = x.to(self.device, self.dtype or x.dtype)
         y = y.to(self.device)
         access = granted_access(self.model)
@@ -119,7 +122,9 @@ class Work:
             output = oracle.clean() if access > Access.LABELS else prediction
         return Batch(x=x, y=y, index=index, output=output, prediction=prediction)
 
-    def _stage(self, stage: Stage, start: int, stop: int, batch: Batch, alive: Tensor) -> tuple[Shard, Tensor]:
+    def _stage(
+        self, stage: Stage, number: int, start: int, stop: int, batch: Batch, alive: Tensor
+    ) -> tuple[Shard, Tensor]:
         rows = alive.to(self.device)
         began = time.perf_counter()
         if len(rows):
@@ -127,7 +132,7 @@ class Work:
                 self.model,
                 batch.x[rows],
                 batch.y[rows],
-                seed=derive(self.store.run["settings"]["seed"], stage.name),
+                seed=derive(self.store.run["settings"]["seed"], number),
                 index=batch.index[alive],
                 clean_output=batch.output[rows],
             )

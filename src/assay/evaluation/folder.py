@@ -36,7 +36,11 @@ def check(path: str | os.PathLike[str], *, resume: bool = False, overwrite: bool
                 f"{folder} holds a run already. Continue it with --resume (resume=True), replace it with "
                 "--overwrite (overwrite=True), or choose another --out."
             )
-        read(folder)
+        try:
+            read(folder)
+        except StoreError as error:  # beside shards it was one of assay: it may be replaced where it is no JSON
+            if not (overwrite and "shards" in names and isinstance(error.__cause__, ValueError)):
+                raise
     elif names & {"shards", "adv"}:
         raise StoreError(
             f"{folder} holds shards but no {RUN}, which says what run they belong to. Choose another --out."
@@ -63,7 +67,8 @@ def read(folder: Path) -> dict[str, Any]:
         raise StoreError(f"{folder} is not a folder.") from None
     except ValueError as error:
         raise StoreError(
-            f"{file} cannot be read, it is not whole JSON: {error}. Put an intact copy back, or use another folder."
+            f"{file} cannot be read, it is not whole JSON: {error}. Put an intact copy back, replace the run with "
+            "--overwrite, or use another folder."
         ) from error
     except OSError as error:
         raise StoreError(f"{file} cannot be read: {error.strerror or error}") from error

@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Literal, TypedDict
+import re
+from types import UnionType
+from typing import Any, Literal, TypedDict, Union, get_args, get_origin, get_type_hints
+
+from typing_extensions import is_typeddict
 
 SCHEMA_VERSION = 1
+STAGE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")  # it becomes the name of a folder
 
 State = Literal["running", "done", "interrupted"]
 
@@ -160,3 +165,50 @@ def differences(old: Any, new: Any, name: str = "") -> list[str]:
         pairs = enumerate(zip(old, new, strict=True))
         return [line for i, (a, b) in pairs for line in differences(a, b, f"{name}[{i}]")]
     return [] if old == new else [f"{name}: {json.dumps(old)} -> {json.dumps(new)}"]
+
+
+def problem(run: Any) -> str | None:
+    """What keeps this from being the content of a ``run.json``, in words; None where nothing does.
+
+    Example:
+        >>> problem({"schema_version": 1})
+        'it lacks kind'
+    """
+    found = _misfit(run, Run, "")
+    if found is not None:
+        return found
+    settings: Settings = run["settings"]
+    for stage in settings["suite"]["stages"]:
+        if not STAGE_NAME.fullmatch(stage["name"]):
+            return f"a stage cannot be called {stage['name']!r}"
+    if settings["samples"] < 0 or settings["chunk"] < 1:
+        return f"there cannot be {settings['samples']} samples in chunks of {settings['chunk']}"
+    return None
+
+
+def _misfit(value: Any, kind: Any, name: str) -> str | None:
+    """The first place where a value is not of the kind; fields that the kind does not name may be there."""
+    if is_typeddict(kind) and isinstance(value, dict):
+        hints = get_type_hints(kind)
+        inner = {key: f"{name}.{key}" if name else key for key in hints}
+        missing = [inner[key] for key in hints if key not in value]
+        if missing:
+            return f"it lacks {', '.join(missing)}"
+        return next(filter(None, (_misfit(value[key], hint, inner[key]) for key, hint in hints.items())), None)
+    origin, options = get_origin(kind), get_args(kind)
+    if origin is list and isinstance(value, list):
+        return next(filter(None, (_misfit(item, options[0], f"{name}[{i}]") for i, item in enumerate(value))), None)
+    if origin in (Union, UnionType):
+        found = [_misfit(value, option, name) for option in options if option is not type(None) or value is None]
+        return None if None in found else found[0]
+    fits = value in options if origin is Literal else _is_a(value, kind)
+    return None if fits else f"its {name} is {str(value)[:60]!r}"
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    if kind is type(None):
+        return value is None
+    if kind is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    plain = kind in (str, int, bool) and isinstance(value, kind)
+    return plain and (kind is bool or not isinstance(value, bool))

@@ -24,6 +24,7 @@ from assay.evaluation.schema import (
     Settings,
     State,
     differences,
+    problem,
     settings_hash,
 )
 from assay.evaluation.shards import ADV, CLEAN, Damaged, Shard, decode
@@ -111,9 +112,9 @@ class Store:
                 f"{file} was written by a newer assay (schema_version {version}; this one reads up to "
                 f"{SCHEMA_VERSION}). Update assay to read it."
             )
-        missing = sorted(set(Run.__annotations__) - set(run))
-        if missing:
-            raise StoreError(f"{file} is incomplete: it lacks {', '.join(missing)}.")
+        wrong = problem(run)
+        if wrong is not None:
+            raise StoreError(f"{file} is damaged: {wrong}. Put an intact copy back, or use another folder.")
         return cls(folder, cast(Run, run))
 
     def agree(self, settings: Settings) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,12 +12,17 @@ from assay import grammar, registry
 from assay.attacks import Attack
 from assay.errors import AccessError, SettingError
 from assay.evaluation.flags import Flag
-from assay.evaluation.schema import StageRecord, SuiteRecord
+from assay.evaluation.schema import STAGE_NAME, StageRecord, SuiteRecord
 from assay.oracle import Access
 from assay.threats import Threat
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
-_KEYS = {"name", "attack", "threats", "min_classes", "fallback"}
+_KEYS: dict[str, tuple[type, str]] = {
+    "name": (str, "text"),
+    "attack": (str, "text"),
+    "threats": (list, "a list of threat names, such as ['linf', 'l2']"),
+    "min_classes": (int, "a whole number"),
+    "fallback": (str, "text"),
+}
 
 
 @final
@@ -63,7 +67,7 @@ class Suite:
         if not names:
             raise SettingError(f"suite {self.name!r} has no stages.")
         for name in names:
-            if not _NAME.fullmatch(name) or name in {"clean", "adv"}:
+            if not STAGE_NAME.fullmatch(name) or name in {"clean", "adv"}:
                 raise SettingError(
                     f"a stage cannot be called {name!r}: use lower-case letters, digits and dashes, and neither "
                     "'clean' nor 'adv'."
@@ -159,12 +163,12 @@ def _read(path: Path, threat: Threat) -> Suite:
     except ValueError as error:
         raise SettingError(f"suite {path} is not valid TOML: {error}") from error
     for key, kind in (("name", str), ("version", int), ("stage", list)):
-        if not isinstance(content.get(key), kind):
+        if not isinstance(content.get(key), kind) or isinstance(content.get(key), bool):
             raise SettingError(f"suite {path} lacks {key!r} (a {kind.__name__}).")
     stages, foreign = [], []
     for number, table in enumerate(content["stage"], start=1):
         _check_keys(path, number, table)
-        if threat.name in table.get("threats", [threat.name]):
+        if threat.name.lower() in _threats(path, number, table, threat):
             stages.append(_stage(table, threat))
         else:
             foreign.append(table["name"])
@@ -177,11 +181,29 @@ def _read(path: Path, threat: Threat) -> Suite:
     )
 
 
-def _check_keys(path: Path, number: int, table: dict[str, Any]) -> None:
-    missing, unknown = {"name", "attack"} - set(table), set(table) - _KEYS
+def _check_keys(path: Path, number: int, table: Any) -> None:
+    if not isinstance(table, dict):
+        raise SettingError(f"suite {path}: stage {number} is {table!r}; write each stage as a [[stage]] table.")
+    missing, unknown = {"name", "attack"} - set(table), set(table) - set(_KEYS)
     if missing or unknown:
         problem = f"lacks {sorted(missing)[0]!r}" if missing else f"has the unknown key {sorted(unknown)[0]!r}"
         raise SettingError(f"suite {path}: stage {number} {problem}; its keys are {', '.join(sorted(_KEYS))}.")
+    for key, value in table.items():
+        kind, words = _KEYS[key]
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise SettingError(f"suite {path}: stage {number} has {key} = {value!r}; it has to be {words}.")
+
+
+def _threats(path: Path, number: int, table: dict[str, Any], threat: Threat) -> set[str]:
+    """Names of the threats that a stage is made for, in lower case."""
+    known = {name.lower() for name in registry.names("threat")} | {threat.name.lower()}
+    found = {str(name).lower() for name in table.get("threats", known)}
+    if found - known:
+        raise SettingError(
+            f"suite {path}: stage {number} names the threat {sorted(found - known)[0]!r}; known are "
+            f"{', '.join(sorted(known))}."
+        )
+    return found
 
 
 def _stage(table: dict[str, Any], threat: Threat) -> Stage:

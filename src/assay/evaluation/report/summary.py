@@ -8,12 +8,14 @@ from typing import Any, final
 
 import torch
 
-from assay import registry
+from assay import grammar, registry
+from assay.errors import AssayError
 from assay.evaluation.merge import share
 from assay.evaluation.report.source import ROBUST, WRONG, Record
 from assay.evaluation.report.threat import Facts
 from assay.evaluation.report.words import count, duration, interval, percent, plural, quantity, rate
 from assay.evaluation.schema import StageResult
+from assay.evaluation.suites import load_suite
 
 
 @final
@@ -179,14 +181,14 @@ def state_note(record: Record, noun: str) -> str:
 
 
 def command(settings: dict[str, Any]) -> str:
-    """The command line that repeats the run; a suite that is not shipped is spelt out attack by attack."""
+    """The command line that repeats the run; a suite that is not the shipped one is spelt out attack by attack."""
     suite = settings["suite"]
     lines = [
         ["assay", "evaluate", settings["model"]],
         ["--data", settings["data"]],
         ["--threat", settings["threat"]],
     ]
-    if suite["name"] in registry.names("suite"):
+    if _shipped(settings):
         lines.append(["--suite", suite["name"]])
     else:
         lines.extend(["--attack", stage["attack"]] for stage in suite["stages"])
@@ -195,3 +197,18 @@ def command(settings: dict[str, Any]) -> str:
         numbers = ["--limit", str(settings["limit"]), *numbers]
     lines += [numbers, [*(["--save-adv"] if settings.get("save_adv") else []), "--out", "runs/again"]]
     return " \\\n    ".join(shlex.join(line) for line in lines)
+
+
+def _shipped(settings: dict[str, Any]) -> bool:
+    """Whether the suite's name still stands for the version and the attacks that were run."""
+    suite = settings["suite"]
+    if suite["name"] not in registry.names("suite"):
+        return False
+    try:
+        shipped = load_suite(suite["name"], grammar.threat(settings["threat"]))
+    except AssayError:  # a threat that this installation cannot read
+        return False
+    offered = {stage.name: (repr(stage.attack), repr(stage.fallback)) for stage in shipped.stages}
+    return shipped.version == suite["version"] and all(
+        stage["attack"] in offered.get(stage["name"], ()) for stage in suite["stages"]
+    )
