@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import assay
+from assay import losses
 from assay.errors import AccessError, InputError, ModelError, SettingError
 from assay.goals import Targeted, Untargeted
 from assay.oracle import Access, Oracle
@@ -260,3 +261,93 @@ def test_bad_models_and_settings_are_named():
         Oracle(lambda v: v, x, goal, assay.Linf(0.1), max_queries=0)
     with pytest.raises(SettingError, match="micro_batch"):
         Oracle(lambda v: v, x, goal, assay.Linf(0.1), micro_batch=0)
+
+
+def test_candidates_give_the_same_for_any_micro_batch():
+    step = torch.tensor([0.9, 0.5, 0.7, 0.05], dtype=torch.float64)
+    distances = []
+    for micro_batch in (1, 2, 3, 64):
+        model, _, y, oracle = setting(b=3, eps=1.0, micro_batch=micro_batch)
+        w = model.weight.detach()
+        direction = torch.stack([(w[(c + 1) % 3] - w[c]).sign() for c in y.tolist()])
+        oracle.scores(step[None, :, None] * direction[:, None])
+        distances.append(oracle.record.distance)
+        assert oracle.record.forwards.tolist() == [4] * 3
+    assert bool(torch.isfinite(distances[0]).any())
+    assert all(torch.equal(distances[0], d) for d in distances)
+
+
+def test_a_jacobian_nobody_was_asked_for_has_its_shape():
+    _, x, _, oracle = setting()
+    oracle.record.active[:] = False
+    grads, _ = oracle.jacobian(torch.zeros_like(x), torch.zeros(6, 3, dtype=torch.int64))
+    assert grads.shape == (6, 3, 4)
+
+
+class Rooted(nn.Module):
+    """Its gradient is NaN at pixels that are 0, though its output is sound."""
+
+    def forward(self, x):
+        root = torch.where(x > 0, x.sqrt(), torch.zeros_like(x))
+        return torch.stack([root.sum(dim=1), 1 + 2 * x.sum(dim=1)], dim=1)
+
+
+def test_nan_in_a_part_of_a_gradient_counts_as_zero():
+    x = torch.tensor([[0.0, 0.6], [0.5, 0.5]])
+    oracle = Oracle(Rooted(), x, Untargeted(torch.tensor([1, 1])), assay.Linf(0.2))
+    _, grad, _ = oracle.gradient(torch.zeros_like(x), losses.margin)
+    assert grad[0, 0] == 0
+    assert torch.allclose(grad[0, 1], torch.tensor(0.5 / 0.6**0.5 - 2))
+    for threat in (assay.Linf(0.2), assay.L2(0.4), assay.L1(0.6)):
+        for attack in (assay.attacks.PGD(threat=threat), assay.attacks.MIFGSM(threat=threat)):
+            assert bool(torch.isfinite(attack(Rooted(), x, torch.tensor([1, 1])).x_adv).all())
+
+
+def test_gradients_of_nothing_but_nan_are_an_error():
+    x = torch.zeros(2, 3)
+    with pytest.raises(ModelError, match="gradient is NaN for all 2 samples"):
+        assay.attacks.PGD(threat=assay.Linf(0.2), random_start=False)(Rooted(), x, torch.tensor([1, 1]))
+
+
+def test_half_precision_keeps_small_gradients():
+    class Confident(nn.Module):
+        def forward(self, x):
+            z = (x.flatten(1).half() * 0.01).sum(dim=1)
+            return torch.stack([torch.full_like(z, 14.0), z], dim=1)
+
+    x = torch.full((1, 4), 0.5)
+    oracle = Oracle(Confident(), x, Untargeted(torch.tensor([0])), assay.Linf(0.1))
+    value, grad, _ = oracle.gradient(torch.zeros_like(x))
+    assert value.dtype == torch.float32
+    expected = 0.01 * math.exp(-14 + 0.02)  # below what float16 can hold
+    assert torch.allclose(grad, torch.full_like(grad, expected), rtol=0.02, atol=0)
+
+
+def test_what_is_said_of_the_clean_output_is_checked():
+    model, x, y, _ = setting()
+    oracle = Oracle(model, x, Untargeted(y + 7), assay.Linf(0.1))
+    with pytest.raises(InputError, match="labels run"):
+        oracle.judge_clean(model(x).detach())
+    oracle = Oracle(model, x, Untargeted(y), assay.Linf(0.1))
+    with pytest.raises(ModelError, match="one row for each input"):
+        oracle.judge_clean(model(x).detach()[:2])
+    with pytest.raises(ModelError, match="one row for each input"):
+        Oracle(lambda v: v.sum(), x, Untargeted(y), assay.Linf(0.1)).judge_clean()
+
+
+def test_labels_and_inputs_made_in_inference_mode_can_be_attacked():
+    model, x, _, _ = setting()
+    with torch.inference_mode():
+        y, frozen = model(x).argmax(1), x + 0
+        inside = assay.attacks.PGD(threat=assay.Linf(0.3), steps=3)(model, frozen, y)
+        moved = assay.attacks.PGD(threat=assay.Linf(0.3), steps=3).perturb(model, frozen, y)
+    outside = assay.attacks.PGD(threat=assay.Linf(0.3), steps=3)(model, frozen, y)
+    assert torch.equal(inside.x_adv, outside.x_adv)
+    assert not torch.equal(moved, x)
+
+
+def test_bounds_that_float32_cannot_hold_are_still_bounds():
+    bounds = (-2.117904, 2.64)
+    x = torch.rand(4, 6).mul(9).sub(4).clamp(*bounds)
+    result = assay.attacks.PGD(threat=assay.Linf(0.3, bounds=bounds), steps=3)(lambda v: v, x, x.argmax(1))
+    assert float(result.x_adv.min()) >= float(x.min()) - 0.31

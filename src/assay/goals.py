@@ -57,7 +57,7 @@ class _Classification(Goal):
         if not isinstance(c, Tensor) or c.ndim != 1 or c.is_floating_point() or c.dtype == torch.bool:
             found = f"{c.dtype} of shape {tuple(c.shape)}" if isinstance(c, Tensor) else type(c).__name__
             raise InputError(f"labels must be a 1-D integer tensor (one class per sample); got {found}.")
-        object.__setattr__(self, "classes", c.long())
+        object.__setattr__(self, "classes", _usable(c.long()))
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -72,13 +72,18 @@ class _Classification(Goal):
         return type(self)(self.classes.to(device))
 
     def loss(self, output: Any) -> Tensor:
-        return losses.cross_entropy(output, cast(losses.ClassGoal, self))
+        return losses.cross_entropy(_logits(output), cast(losses.ClassGoal, self))
 
     def labels(self, output: Any) -> Tensor:
         return _logits(output).argmax(dim=1)
 
     def reached(self, output: Any) -> Tensor:
         return self.reached_labels(self.labels(output))
+
+
+def _usable(classes: Tensor) -> Tensor:
+    """Labels that autograd may keep: those made in inference mode are copied."""
+    return classes.clone() if classes.is_inference() and not torch.is_inference_mode_enabled() else classes
 
 
 def _logits(output: Any) -> Tensor:
@@ -142,7 +147,7 @@ class Targeted(_Classification):
 
     def to(self, device: torch.device) -> Goal:
         """The same goal on another device."""
-        return Targeted(self.classes.to(device), None if self.away is None else self.away.to(device))
+        return Targeted(self.classes.to(device), None if self.away is None else _usable(self.away.to(device)))
 
     def reached_labels(self, labels: Tensor) -> Tensor:
         """Which decisions equal the chosen class."""

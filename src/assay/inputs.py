@@ -34,7 +34,7 @@ def check_inputs(x: Any, bounds: tuple[float, float]) -> None:
             f"{len(bad)} of {len(x)} inputs hold NaN or infinite values (first: row {int(bad[0])}). "
             "Look at how they were read and scaled (a division by zero?), or leave these samples out."
         )
-    low, high = bounds
+    low, high = (float(torch.tensor(b, dtype=x.dtype)) for b in bounds)  # as x itself can hold them
     least, most = (float(v) for v in x.detach().aminmax())
     if least < low or most > high:
         hint = (

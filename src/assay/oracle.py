@@ -153,7 +153,7 @@ class Oracle:
         self._move_ndim = threat.identity(x[:1]).ndim
         self._places: Tensor | None = None  # a part's rows in the record of the whole batch
         self._record = Record.empty(x, referee=referee)
-        self._limit = None if threat.eps is None or not referee else threat.budget(x) + threat.slack(x)
+        self._limit = None if threat.eps is None or not referee else threat.limit(x)
         self._clean: Any = None
         self._kind: dict[str, Tensor] = {}  # an empty answer of the model: its shape, for when nobody is asked
 
@@ -174,7 +174,7 @@ class Oracle:
         return view
 
     def at(self, rows: Tensor) -> Self:
-        """This oracle for a part of the batch (bool mask or indices): what it finds goes into the same record.
+        """This oracle for a part of the batch (bool mask, or indices without repeats); the record is the same.
 
         A long search can so work on ever smaller tensors while its samples finish.
         """
@@ -223,9 +223,9 @@ class Oracle:
                 theta = theta.detach().requires_grad_()
                 moved = threat.apply(x, theta)
                 output = self.model(moved)
-                value = guide.loss(output) if loss is None else loss(output, guide)
-                grad = _backward(value.sum(), theta)
-            return {"moved": moved.detach(), "output": _detach(output), "value": value.detach(), "grad": grad}
+                value, grad = _gradient(output, theta, guide, loss)
+            grad = _finite(grad) if self.referee else grad
+            return {"moved": moved.detach(), "output": _detach(output), "value": value, "grad": grad}
 
         answer = self._ask(theta, rows, forward_backward, backwards=1)
         return answer["value"], answer["grad"], answer["output"]
@@ -236,8 +236,7 @@ class Oracle:
 
         def forward(x: Tensor, theta: Tensor, goal: Goal, guide: Goal, threat: Threat) -> dict[str, Any]:
             found = self._forward(x, theta, goal, guide, threat)
-            output = found["output"]
-            return {**found, "value": guide.loss(output) if loss is None else loss(output, guide)}
+            return {**found, "value": _loss(_single(found["output"]), guide, loss)}
 
         value: Tensor = self._ask(theta, rows, forward)["value"]
         return value
@@ -266,7 +265,7 @@ class Oracle:
                 output = self.model(moved)
                 chosen = output.gather(1, picked)
                 grads = [_backward(chosen[:, i].sum(), theta, keep=i + 1 < k) for i in range(k)]
-            return {"moved": moved.detach(), "output": _detach(output), "grad": torch.stack(grads, dim=1)}
+            return {"moved": moved.detach(), "output": _detach(output), "grad": _finite(torch.stack(grads, dim=1))}
 
         answer = self._ask(theta, rows, passes, backwards=k, extra=classes)
         return answer["grad"], answer["output"]
@@ -295,6 +294,9 @@ class Oracle:
             output = self._ask(theta, None, self._forward, decide=decide, keep_first=True)["output"]
         else:
             rows = torch.arange(len(self.x), device=self.x.device)
+            self._check_output(output, rows)
+            if isinstance(output, Tensor) and output.ndim == 2:
+                check_classes(self.goal, output.shape[1])
             self._record.prediction.copy_(self._decisions(self.goal, output))
             self._judge(rows, theta, self.x, output)
         self._clean = output
@@ -379,7 +381,7 @@ class Oracle:
             _scatter(answers, found, part, len(flat))
             done = end
         if not answers:
-            answers = self._nothing(theta, decide)
+            answers = self._nothing(theta, decide, 0 if extra is None else extra.shape[1])
         return {name: _shaped(value, shape) for name, value in answers.items()}
 
     def _pairs(self, rows: Tensor | None, k: int) -> Tensor | None:
@@ -422,13 +424,7 @@ class Oracle:
         if backwards:
             record.backwards.index_add_(0, place, one * backwards)
         output = found["output"]
-        if isinstance(output, Tensor) and output.is_floating_point() and bool(output.isnan().any()):
-            bad = output.isnan().flatten(1).any(dim=1)
-            raise ModelError(
-                f"the model returned NaN for {int(bad.sum())} of {len(bad)} inputs inside the bounds "
-                f"(first: sample {int(row[bad.nonzero()[0, 0]])}). No robustness can be measured on it: look for a "
-                "division by zero, a logarithm of zero, an overflow in half precision, or broken weights."
-            )
+        self._check_output(output, row)
         if first:
             if isinstance(output, Tensor) and output.ndim == 2:
                 check_classes(self.goal, output.shape[1])
@@ -436,6 +432,24 @@ class Oracle:
         self._judge(row, flat[part.move], found["moved"], output)
         if self.max_queries is not None:
             record.active.logical_and_(record.forwards < self.max_queries)
+
+    @staticmethod
+    def _check_output(output: Any, row: Tensor) -> None:
+        """Hold that there is one answer for each sample that was asked about, and no NaN in it."""
+        if not isinstance(output, Tensor):
+            return
+        if output.ndim == 0 or len(output) != len(row):
+            raise ModelError(
+                f"the model returned an output of shape {tuple(output.shape)} for {len(row)} inputs; it must return "
+                "one row for each input, in their order."
+            )
+        if output.is_floating_point() and bool(output.isnan().any()):
+            bad = output.isnan().flatten(1).any(dim=1)
+            raise ModelError(
+                f"the model returned NaN for {int(bad.sum())} of {len(bad)} inputs inside the bounds "
+                f"(first: sample {int(row[bad.nonzero()[0, 0]])}). No robustness can be measured on it: look for a "
+                "division by zero, a logarithm of zero, an overflow in half precision, or broken weights."
+            )
 
     def _place(self, row: Tensor) -> Tensor:
         return row if self._places is None else self._places[row]
@@ -457,7 +471,7 @@ class Oracle:
         else:
             reached = goal.reached(output)
         record, place = self._record, self._place(row)
-        hit = (reached & record.active[place]).nonzero().squeeze(1)
+        hit = reached.nonzero().squeeze(1)
         if len(hit) == 0:
             return
         rows = row[hit]
@@ -487,7 +501,7 @@ class Oracle:
         else:
             self._fixed_micro = micro_batch
 
-    def _nothing(self, theta: Tensor, decide: bool) -> dict[str, Any]:
+    def _nothing(self, theta: Tensor, decide: bool, several: int) -> dict[str, Any]:
         """Answers when nobody had to be asked."""
         flat = theta.flatten(0, 1) if theta.ndim > self._move_ndim else theta
         n = len(flat)
@@ -498,14 +512,48 @@ class Oracle:
             output = kind.new_full((n, *kind.shape[1:]), math.nan if kind.is_floating_point() else -1)
         else:
             output = [None] * n
-        return {"output": output, "value": unknown, "grad": torch.zeros_like(flat)}
+        grad = flat.new_zeros((n, several, *flat.shape[1:])) if several else torch.zeros_like(flat)
+        return {"output": output, "value": unknown, "grad": grad}
 
 
-def _backward(value: Tensor, theta: Tensor, *, keep: bool = False) -> Tensor:
+def _loss(output: Any, guide: Goal, loss: Loss | None) -> Tensor:
+    return guide.loss(output) if loss is None else loss(output, guide)
+
+
+def _half(output: Any) -> bool:
+    return isinstance(output, Tensor) and output.dtype in (torch.float16, torch.bfloat16)
+
+
+def _single(output: Any) -> Any:
+    return output.float() if _half(output) else output
+
+
+def _gradient(output: Any, theta: Tensor, guide: Goal, loss: Loss | None) -> tuple[Tensor, Tensor]:
+    """The loss of each sample and its gradient with respect to the move.
+
+    Half precision would lose both: losses are computed in float32, and the gradient at the output is scaled to a
+    largest value of 1 per sample for the way back, since small ones vanish in float16. The scale is undone where the
+    move's own dtype can hold the result.
+    """
+    if not _half(output):
+        value = _loss(output, guide, loss)
+        return value.detach(), _backward(value.sum(), theta)
+    wide = output.detach().float().requires_grad_()
+    value = _loss(wide, guide, loss)
+    (slope,) = torch.autograd.grad(value.sum(), wide)
+    column = [-1, *[1] * (slope.ndim - 1)]
+    scale = slope.flatten(1).abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
+    grad = _backward(output, theta, slope=(slope / scale.reshape(column)).to(output.dtype))
+    if not _half(theta):
+        grad = grad * scale.reshape(-1, *[1] * (grad.ndim - 1)).to(grad.dtype)
+    return value.detach(), grad
+
+
+def _backward(value: Tensor, theta: Tensor, *, slope: Tensor | None = None, keep: bool = False) -> Tensor:
     """The gradient of a summed value, with the reason named when there is none."""
     grad = None
     if value.requires_grad:
-        (grad,) = torch.autograd.grad(value, theta, retain_graph=keep, allow_unused=True)
+        (grad,) = torch.autograd.grad(value, theta, grad_outputs=slope, retain_graph=keep, allow_unused=True)
     if grad is None:
         raise ModelError(
             "no gradient reaches the input: the model's output does not depend on it in a way that autograd can follow "
@@ -513,6 +561,23 @@ def _backward(value: Tensor, theta: Tensor, *, keep: bool = False) -> Tensor:
             "only, such as Square, or make the forward pass differentiable."
         )
     return grad
+
+
+def _finite(grad: Tensor) -> Tensor:
+    """The gradient with NaN as 0 and infinities as the largest numbers.
+
+    A NaN in a part of a sample's gradient (as from `torch.where(t > 0, t.sqrt(), 0)` at 0) would stop sign steps at
+    that pixel and spoil the others. Gradients of nothing but NaN are an error.
+    """
+    if bool(grad.isfinite().all()):
+        return grad
+    if bool(grad.isnan().all()):
+        raise ModelError(
+            f"the model's gradient is NaN for all {len(grad)} samples, so that a gradient attack would find nothing "
+            "and make it look robust. Look for sqrt, log, division or norm at 0 (also in the branch of a torch.where "
+            "that is not taken), and for infinite logits; or attack it with scores alone (Square)."
+        )
+    return grad.nan_to_num(nan=0.0)
 
 
 def _detach(output: Any) -> Any:

@@ -172,3 +172,30 @@ def test_repr_says_what_differs_from_the_defaults():
     assert assay.L2(0.5) != assay.L2(0.6)
     assert assay.L2(0.5) != assay.Linf(0.5)
     assert len({assay.L2(0.5), assay.L2(0.5)}) == 1
+
+
+def test_l2_steps_do_not_vanish_with_the_scale_of_the_gradient():
+    x = torch.full((1, 4), 0.5)
+    grad = torch.tensor([[3.0, 0.0, -4.0, 0.0]])
+    for scale in (1e-30, 1.0, 1e30):
+        moved = assay.L2(1.0).ascend(x, torch.zeros_like(x), scale * grad, torch.tensor([0.5]))
+        assert torch.allclose(moved, torch.tensor([[0.3, 0.0, -0.4, 0.0]]))
+
+
+def test_sparse_steps_do_not_depend_on_the_rest_of_the_batch():
+    x = torch.cat([torch.full((1, 300), 0.99), torch.full((1, 300), 0.5)])
+    grad, theta = torch.ones(2, 300), torch.zeros(2, 300)
+    step, share = torch.tensor([12.0, 12.0]), torch.tensor([0.01, 0.9])
+    both = assay.L1(20.0).ascend_sparse(x, theta, grad, step, share)
+    alone = assay.L1(20.0).ascend_sparse(x[:1], theta[:1], grad[:1], step[:1], share[:1])
+    assert torch.equal(both[:1], alone)
+
+
+@pytest.mark.parametrize("cls", NORMS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_projections_do_not_overflow(cls, dtype):
+    x = torch.full((2, 600), 128.0, dtype=dtype)
+    theta = torch.full((2, 600), 120.0, dtype=dtype)
+    nearest = cls(300.0 if cls is not assay.Linf else 30.0, bounds=(0, 255)).project(x, theta)
+    assert bool(nearest.isfinite().all())
+    assert 0 < float(norm(nearest.float(), NORMS[cls]).max()) <= 310

@@ -125,8 +125,8 @@ class APGD(Attack):
                 continue
             left -= steps
             wide = threat.with_eps(factor * eps)
+            first = theta is None
             theta = wide.start(x, rng) if theta is None else wide.project(x, theta)
-            first = factor == _L1_STAGES[0][0]
             climb = _Climb(oracle, theta, resolve(self.loss), steps)
             nonzero = _nonzero(theta) if not first else torch.full_like(eps, d)
             share = nonzero / d / _L1_SHRINK if not first else torch.full_like(eps, 0.2)
@@ -166,9 +166,6 @@ class _Climb:
         self.taken += 1
         if self.taken < self.steps:
             self.value, self.grad, _ = self.oracle.gradient(theta, self.loss)
-        elif self.oracle.referee:
-            self.oracle.judge(theta)
-            return
         else:
             self.value = self.oracle.value(theta, self.loss)
         self.gains += self.value > before

@@ -108,12 +108,11 @@ class Attack(ABC):
             ThreatError: the attack cannot use this threat.
         """
         check_inputs(x, self.threat.bounds)
-        goal = as_goal(goal, x)
         _check_access(self, model)
         _check_device(model, x)
-        x = x.detach()
         with evaluating(model), torch.inference_mode(False), torch.no_grad():
-            x = x.clone() if x.is_inference() else x
+            x = x.clone() if x.is_inference() else x.detach()
+            goal = as_goal(goal, x)
             oracle = Oracle(
                 model,
                 x,
@@ -143,9 +142,9 @@ class Attack(ABC):
         Returns:
             Moved inputs, `(b, *shape)`, inside the threat, detached.
         """
-        goal = as_goal(goal, x)
-        with torch.no_grad():
-            x = x.detach()
+        with torch.inference_mode(False), torch.no_grad():
+            x = x.clone() if x.is_inference() else x.detach()
+            goal = as_goal(goal, x)
             oracle = Oracle(model, x, goal, self.threat, access=self.access, referee=False)
             theta = self.run(oracle, x, goal, _rng(seed, index, x))
             return self.threat.apply(x, theta).detach()

@@ -104,7 +104,7 @@ class Square(Attack):
                 oracle, rng, threat, place = oracle.at(rows), rng.at(rows), threat.at(rows), place[rows]
                 x, best, value, draws = x[rows], best[rows], value[rows], [d[rows] for d in draws]
             if not draws:
-                draws = list(rng.uniform(_DRAWS_AT_ONCE, windows.draws(x.shape[1])).to(x).unbind(1))
+                draws = list(rng.uniform(_DRAWS_AT_ONCE, windows.draws(x.shape[1])).unbind(1))
             move = windows.move(best, threat.budget(x)[:, None, None, None], draws.pop(), self._share(query))
             move = threat.project(x, move)
             tried = oracle.value(move.reshape(-1, *shape), loss)
@@ -143,7 +143,7 @@ class _LinfWindows(_Windows):
 
     def start(self, eps: Tensor, x: Tensor, rng: Keyed) -> Tensor:
         _, c, h, w = x.shape
-        return (eps * _signs(rng.uniform(c, 1, w).to(x))).expand(-1, -1, h, -1)
+        return (eps * _signs(rng.uniform(c, 1, w), x)).expand(-1, -1, h, -1)
 
     def draws(self, channels: int) -> int:
         return 2 + channels
@@ -151,7 +151,7 @@ class _LinfWindows(_Windows):
     def move(self, best: Tensor, eps: Tensor, draws: Tensor, share: float) -> Tensor:
         h, w = best.shape[2:]
         _, _, inside = _place(draws[:, 0], draws[:, 1], _sides(share, h, w, least=1), h, w)
-        return torch.where(inside, eps * _signs(draws[:, 2:, None, None]), best)
+        return torch.where(inside, eps * _signs(draws[:, 2:, None, None], best), best)
 
 
 @final
@@ -163,10 +163,10 @@ class _L2Windows(_Windows):
         side = max(1, min(h, w) // 5)
         down, across = h // side, w // side
         bump = _bump(side, side, x)
-        draws = rng.uniform(c + 1, down, across).to(x)
+        draws = rng.uniform(c + 1, down, across)
         upright = _tile(draws[:, :1], side) < 0.5
         bumps = torch.where(upright, bump.repeat(down, across), bump.T.repeat(down, across))
-        field = bumps * _signs(_tile(draws[:, 1:], side))
+        field = bumps * _signs(_tile(draws[:, 1:], side), x)
         delta = torch.zeros_like(x)
         delta[:, :, : down * side, : across * side] = field
         return delta * (eps / _norm(delta, (1, 2, 3)))
@@ -188,7 +188,7 @@ class _L2Windows(_Windows):
             column.clamp(0, sides[1] - 1)[:, None, :],
         ][:, None]
         old = best * first
-        fresh = (placed * _signs(draws[:, 5:, None, None]) + old / _norm(old, (2, 3))) * first
+        fresh = (placed * _signs(draws[:, 5:, None, None], best) + old / _norm(old, (2, 3))) * first
         unused = (eps.square() - best.square().sum(dim=(1, 2, 3), keepdim=True)).clamp_min(0) / c
         taken = (best.square() * (first | second)).sum(dim=(2, 3), keepdim=True)
         fresh = fresh / _norm(fresh, (2, 3)) * (unused + taken).sqrt()
@@ -227,8 +227,8 @@ def _place(u: Tensor, v: Tensor, sides: tuple[int, int], h: int, w: int) -> tupl
     return row, column, (in_rows[:, :, None] & in_columns[:, None, :])[:, None]
 
 
-def _signs(u: Tensor) -> Tensor:
-    return torch.where(u < 0.5, -1.0, 1.0).to(u)
+def _signs(u: Tensor, like: Tensor) -> Tensor:
+    return torch.where(u < 0.5, -1.0, 1.0).to(like)
 
 
 def _tile(v: Tensor, side: int) -> Tensor:

@@ -117,6 +117,11 @@ class Threat(ABC):
         if self.eps is None:
             raise ThreatError(f"{who} needs a budget: write {type(self).__name__}(eps) with a number, not {self!r}.")
 
+    def limit(self, x: Tensor) -> Tensor:
+        """The largest measured size of an allowed move, `(b,)`: eps and what rounding may add."""
+        budget = self.budget(x)
+        return budget * (1 + 4 * torch.finfo(x.dtype).eps) + self.slack(x)
+
     @abstractmethod
     def identity(self, x: Tensor) -> Tensor:
         """The move that changes nothing, `(b, *m)`."""

@@ -12,8 +12,8 @@ from torch import Tensor
 from assay.rng import Keyed
 from assay.threats.base import Threat
 
+_HALF = (torch.float16, torch.bfloat16)  # their projections are computed in float32, where sums do not overflow
 _L1_SHARE = 0.01  # share of the coordinates that one L1 ascent step moves
-_L1_REACH, _L1_LEAST = 8, 64  # what the bounds refuse is spent on up to so many times more coordinates (at least 64)
 
 
 def _column(value: Tensor, like: Tensor) -> Tensor:
@@ -58,8 +58,8 @@ class _Lp(Threat):
         return ((x + theta).clamp_(*self.bounds) - x).flatten(1)
 
     def _unit(self, x: Tensor) -> float:
-        """Largest rounding error of one value of x + theta (both roundings, of the sum and of its difference to x)."""
-        return float(torch.finfo(x.dtype).eps) * max(abs(b) for b in self.bounds)
+        """Largest rounding error of one value of x + theta."""
+        return float(torch.finfo(x.dtype).eps) / 2 * max(abs(b) for b in self.bounds)
 
     @staticmethod
     def _uniform(x: Tensor, rng: Keyed, low: float, high: float) -> Tensor:
@@ -157,14 +157,16 @@ class L2(_Lp):
         if not bool(far.any()):
             return inside
         rows = far.nonzero().squeeze(1)
-        inside[rows] = _scaled_into(theta[rows], low[rows], high[rows], eps[rows])
+        parts = (v[rows].float() if v.dtype in _HALF else v[rows] for v in (theta, low, high, eps))
+        inside[rows] = _scaled_into(*parts).to(inside.dtype)
         return inside
 
     def ascend(self, x: Tensor, theta: Tensor, grad: Tensor, step: Tensor) -> Tensor:
-        """Normalised step."""
-        norm = torch.linalg.vector_norm(grad.flatten(1), dim=1)
-        rate = torch.where(norm > 0, step / norm.clamp_min(torch.finfo(grad.dtype).tiny), 0)
-        return torch.addcmul(theta, grad, _column(rate, theta))
+        """Normalised step; scaled to a largest value of 1 first, since squares of small gradients vanish."""
+        peak = grad.flatten(1).abs().amax(dim=1)
+        unit = grad / _column(torch.where(peak > 0, peak, 1), grad)
+        norm = torch.linalg.vector_norm(unit.flatten(1), dim=1)
+        return torch.addcmul(theta, unit, _column(step / norm.clamp_min(1), theta))
 
     def size(self, x: Tensor, theta: Tensor) -> Tensor:
         """Euclidean length of the change."""
@@ -253,7 +255,8 @@ class L1(_Lp):
         rows = far.nonzero().squeeze(1)
         part = theta[rows]
         room = torch.where(part > 0, high[rows], -low[rows]).flatten(1)
-        inside[rows] = _shrunk_into(part.flatten(1).abs(), room, eps[rows]).reshape(part.shape) * part.sign()
+        parts = (v.float() if v.dtype in _HALF else v for v in (part.flatten(1).abs(), room, eps[rows]))
+        inside[rows] = _shrunk_into(*parts).to(part.dtype).reshape(part.shape) * part.sign()
         return inside
 
     def ascend(self, x: Tensor, theta: Tensor, grad: Tensor, step: Tensor) -> Tensor:
@@ -270,12 +273,11 @@ class L1(_Lp):
         room = torch.where(grad > 0, high - theta, theta - low).flatten(1)
         strength = grad.abs().flatten(1).masked_fill(room <= 0, 0)
         count = (share * strength.shape[1]).long().clamp(1, strength.shape[1])
-        reach = min(max(_L1_REACH * int(count.max()), _L1_LEAST), strength.shape[1])
-        top = strength.topk(reach, dim=1)
-        portion = torch.minimum(room.gather(1, top.indices), (step / count)[:, None]) * (top.values > 0)
+        strength, order = strength.sort(dim=1, descending=True, stable=True)
+        portion = torch.minimum(room.gather(1, order), (step / count)[:, None]) * (strength > 0)
         spent = portion.cumsum(dim=1) - portion
         portion = torch.minimum(portion, (step[:, None] - spent).clamp_min(0))
-        move = torch.zeros_like(strength).scatter_(1, top.indices, portion).reshape(grad.shape)
+        move = torch.zeros_like(strength).scatter_(1, order, portion).reshape(grad.shape)
         return theta + move * grad.sign()
 
     def size(self, x: Tensor, theta: Tensor) -> Tensor:
