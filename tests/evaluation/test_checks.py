@@ -12,7 +12,7 @@ import assay
 from assay.attacks import FGSM, Square
 from assay.errors import InputError, ModelError
 from assay.evaluation import checks
-from assay.evaluation.flags import CODES, Flag
+from assay.evaluation.flags import _KNOWN, Flag
 
 LINF = assay.Linf(0.02)
 DOCS = Path(__file__).parents[2] / "docs"
@@ -210,7 +210,7 @@ def test_a_late_bad_sample_of_a_lazy_data_set_is_found_before_any_attack(tmp_pat
 def test_every_check_has_its_section_with_a_cure_and_an_example() -> None:
     page = (DOCS / "checks.md").read_text()
     sections = dict(re.findall(r"^## ([\w-]+)\n(.*?)(?=^## |\Z)", page, flags=re.M | re.S))
-    for code in CODES:
+    for code in _KNOWN:
         assert Flag.of(code, "").link == f"docs/checks.md#{code}"
         assert "**Cure.**" in sections[code], code
         assert "```" in sections[code], code

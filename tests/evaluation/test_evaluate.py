@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import errno
 import gc
+import importlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, final
 
@@ -15,7 +16,8 @@ import assay
 from assay.attacks import APGD, FGSM, PGD, Attack
 from assay.errors import AccessError, AssayError, InputError, SettingError, StoreError, ThreatError
 from assay.evaluation import Evaluation, Store, files
-from assay.evaluation.merge import COLUMNS, Table
+from assay.evaluation.merge import Table
+from assay.evaluation.report import source
 from assay.evaluation.shards import ADV
 from assay.goals import Goal
 from assay.oracle import Access, Oracle
@@ -24,6 +26,7 @@ from assay.rng import Keyed
 LINF = assay.Linf(0.08)
 SUITE = [("fgsm", FGSM(threat=LINF)), ("pgd", PGD(threat=LINF, steps=5)), ("apgd", APGD(threat=LINF, steps=8))]
 N = 40
+COLUMNS = [field.name for field in fields(Table) if field.name != "stages"]
 
 
 class Network(nn.Module):
@@ -365,12 +368,13 @@ def test_saved_inputs_are_the_worst_of_each_sample(model: Network, data: Any, tm
 def test_examples_for_the_gallery_are_what_they_say(model: Network, data: Any) -> None:
     x, y = data
     found = run(model, data, chunk=16)
-    examples = [example for name, _ in SUITE for example in found.store.examples(name, 5)]
+    examples = source.read(found.path).examples
     assert len(examples) > 3
     for example in examples:
-        assert torch.equal(example["x"], x[example["index"]])
-        assert example["label"] == example["prediction"] == y[example["index"]]
-        assert int(model(example["x_adv"][None]).argmax()) == example["adv_prediction"] != example["label"]
+        assert torch.equal(torch.from_numpy(example.clean).float(), x[example.index])
+        assert example.label == example.before == y[example.index]
+        adversarial = torch.from_numpy(example.adversarial).float()
+        assert int(model(adversarial[None]).argmax()) == example.after != example.label
 
 
 # ---------------------------------------------------------------- misuse and small things
@@ -408,6 +412,35 @@ def test_settings_that_make_no_sense(
 ) -> None:
     with pytest.raises(error, match=message):
         run(model, data, **options)
+
+
+class Sum(nn.Module):
+    """No parameters; it remembers where its inputs were."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen = x.device
+        x = x.flatten(1)
+        return torch.stack([x[:, :6].sum(dim=1), x[:, 6:].sum(dim=1)], dim=1)
+
+
+def test_a_model_without_parameters_runs_where_it_is_asked_to(data: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("assay.evaluation.evaluate")
+    monkeypatch.setattr(module, "own_device", lambda: torch.device("meta"))  # stands for a card
+    model, (x, _) = Sum(), data
+    y = model(x).argmax(dim=1)
+    assert run(model, (x, y), device="cpu").clean_accuracy == 1.0
+    assert model.seen.type == "cpu"
+    assert run("digits-mlp", "digits", limit=5, device="cpu").results["samples"] == 5
+
+
+@pytest.mark.parametrize(
+    ("device", "words"), [("toaster", "'toaster' cannot be used"), ("meta", "the model is on 'cpu': move it")]
+)
+def test_devices_that_do_not_fit(model: Network, data: Any, device: str, words: str) -> None:
+    with pytest.raises(SettingError, match=words):
+        run(model, data, device=device)
+    with pytest.raises(SettingError, match="leave device out"):
+        assay.evaluate("digits-mlp", "digits", threat=LINF, out="unused", devices=2, device="cpu")
 
 
 def test_samples_need_numbers_of_their_own(model: Network, data: Any) -> None:

@@ -48,7 +48,7 @@ def test_merge_is_the_worst_case_of_each_sample(store: Store, fill: Fill) -> Non
     assert table.adv_prediction.tolist() == [1, 9, 2, 9, 1]
     assert table.forwards.tolist() == [1, 11, 21, 21, 21]
     assert table.backwards.tolist() == [0, 4, 8, 8, 8]
-    assert [row["stage"] for row in table.rows()] == ["clean", "first", "", "second", ""]
+    assert table.stages == ("clean", "first", "second")
 
 
 def test_done_lists_the_chunks_of_a_stage(store: Store, fill: Fill) -> None:
@@ -395,4 +395,5 @@ def test_a_crash_before_run_json_does_not_lock_the_folder(
 ) -> None:
     (tmp_path / f".run.json.here-{2**22 + 1}-00ff00ff.tmp").write_bytes(b"{")
     (tmp_path / ".writable").write_bytes(b"")
+    (tmp_path / ".DS_Store").write_bytes(b"a folder that somebody looked into")
     assert Store.begin(tmp_path, settings, environment).run["state"] == "running"

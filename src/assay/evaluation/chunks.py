@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from assay.attacks import Result
 from assay.data import Data
-from assay.errors import InputError, StoreError
+from assay.errors import InputError, SettingError, StoreError
 from assay.evaluation.shards import ADV, CLEAN, Shard
 from assay.evaluation.store import Store
 from assay.evaluation.suites import Stage, Suite
@@ -180,14 +180,30 @@ def run(work: Work, chunks: list[tuple[int, int]]) -> None:
         work.attack(start, stop)
 
 
-def placement(model: Any, otherwise: torch.device) -> tuple[torch.device, torch.dtype | None]:
-    """Where the model's inputs go, and their floating type, as its first parameter or buffer has them."""
+def placement(
+    model: Any, otherwise: torch.device, asked: torch.device | None = None
+) -> tuple[torch.device, torch.dtype | None]:
+    """Where the model's inputs go, and their floating type, as its first parameter or buffer has them.
+
+    Args:
+        model: The model.
+        otherwise: For a module that has neither.
+        asked: Where the user wants them.
+
+    Raises:
+        SettingError: The model is elsewhere.
+    """
     if isinstance(model, nn.Module):
         for tensor in (*model.parameters(), *model.buffers()):
             if tensor.is_floating_point():
+                if asked is not None and torch.empty(0, device=asked).device != tensor.device:
+                    raise SettingError(
+                        f"device is {str(asked)!r} and the model is on {str(tensor.device)!r}: move it, "
+                        f"model.to({str(asked)!r}), or leave device out."
+                    )
                 return tensor.device, tensor.dtype
-        return otherwise, None
-    return torch.device("cpu"), None
+        return asked or otherwise, None
+    return asked or torch.device("cpu"), None
 
 
 def missing(store: Store) -> list[tuple[str, int]]:

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from assay.attacks import Attack
 from assay.attacks.base import evaluating
 from assay.errors import StoreError
@@ -38,6 +40,7 @@ def evaluate(
     seed: int = 0,
     chunk: int | None = None,
     devices: int = 1,
+    device: str | torch.device | None = None,
     resume: bool = False,
     overwrite: bool = False,
     save_adv: bool = False,
@@ -62,6 +65,8 @@ def evaluate(
         seed: Key of all random draws.
         chunk: Samples in a shard; chosen by the size of the inputs when None.
         devices: Processes on this machine (on graphics cards, one each). Model and data must be given by name.
+        device: Where inputs go, and a model that is given by name; None takes the model's own device, or for a model
+            without parameters the graphics card of this process. Not together with ``devices``.
         resume: Continue the run in ``out``; start it where the folder is new or empty.
         overwrite: Replace the run in ``out``.
         save_adv: Keep the worst input of every sample in ``out/adv``.
@@ -82,16 +87,17 @@ def evaluate(
     """
     group = Group() if out is None else Group.here()  # without a folder that all see, a run of its own
     check_devices(devices, model, data)
+    asked = prepare.device(device, devices)
     folder, temporary = prepare.folder(out, group, resume=resume, overwrite=overwrite)
     with _removed_on_failure(folder, temporary):
         threat = prepare.threat(threat)
         named = model if isinstance(model, str) else None
-        module = load_model(model, device=own_device()) if isinstance(model, str) else model
+        module = load_model(model, device=asked or own_device()) if isinstance(model, str) else model
         samples = prepare.data(data, data_name, limit, threat)
-        device, dtype = placement(module, own_device())
+        place, dtype = placement(module, own_device(), asked)
         flags = checks.budget(threat) + checks.mode(module)
         with evaluating(module):
-            fitted, seen = prepare.fitted(module, samples, threat, suite, device, dtype)
+            fitted, seen = prepare.fitted(module, samples, threat, suite, place, dtype)
             flags += seen
             settings: Settings = {
                 "model": model_name or named or type(module).__name__,
@@ -109,7 +115,7 @@ def evaluate(
                 "save_adv": save_adv,
             }
             if group.rank == 0:
-                around = prepare.environment(device)
+                around = prepare.environment(place)
                 store = Store.begin(folder, settings, around, resume=resume, overwrite=overwrite)
             else:
                 store = join(folder)
@@ -129,7 +135,7 @@ def evaluate(
                         data=samples,
                         threat=threat,
                         suite=fitted,
-                        device=device,
+                        device=place,
                         dtype=dtype,
                         report=display.update,
                     )

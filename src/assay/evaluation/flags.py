@@ -107,6 +107,3 @@ class Flag:
             "cure": self.cure,
             "link": self.link,
         }
-
-
-CODES = tuple(_KNOWN)

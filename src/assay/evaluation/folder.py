@@ -27,7 +27,7 @@ def check(path: str | os.PathLike[str], *, resume: bool = False, overwrite: bool
         raise StoreError("--resume continues a run and --overwrite replaces it: give one of the two.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        names = {item.name for item in folder.iterdir() if not is_temporary(item)} - {_PROBE}
+        names = {item.name for item in folder.iterdir() if not item.name.startswith(".")}  # such as .DS_Store
     except OSError as error:
         raise failure(folder / RUN, error) from error
     if RUN in names:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import final
 
 import torch
 from torch import Tensor
 
-from assay.evaluation.schema import Curve, Distances, Share
+from assay.evaluation.schema import Curve, Distances, Share, StageRecord, StageResult
 from assay.evaluation.shards import Shard
 from assay.evaluation.stats import wilson
 
@@ -56,28 +55,6 @@ class Table:
         """Which samples are right on the unchanged input."""
         return self.prediction == self.label
 
-    def rows(self) -> Iterator[dict[str, int | float | bool | str]]:
-        """The table row by row, with the name of the stage in place of its number ("" where robust)."""
-        columns = {name: getattr(self, name).tolist() for name in COLUMNS}
-        for i in range(len(self)):
-            row = {name: column[i] for name, column in columns.items()}
-            row["stage"] = self.stages[row["stage"]] if row["stage"] >= 0 else ""
-            yield row
-
-
-COLUMNS = (
-    "index",
-    "label",
-    "prediction",
-    "confidence",
-    "adv_prediction",
-    "robust",
-    "stage",
-    "distance",
-    "forwards",
-    "backwards",
-)
-
 
 def worst_case(clean: Shard, stages: list[Shard]) -> dict[str, Tensor]:
     """One chunk's rows of the table: the clean predictions, and what each stage did to the survivors.
@@ -107,6 +84,32 @@ def worst_case(clean: Shard, stages: list[Shard]) -> dict[str, Tensor]:
         rows["forwards"][asked] += shard.columns["forwards"].long()
         rows["backwards"][asked] += shard.columns["backwards"].long()
     return rows
+
+
+def stage_result(stage: StageRecord, shards: list[Shard], left: int, samples: int) -> StageResult:
+    """What a stage did, as far as its shards tell.
+
+    Args:
+        stage: The stage.
+        shards: Its shards.
+        left: Samples that were robust before it.
+        samples: All samples.
+    """
+
+    def total(column: str) -> int:
+        return sum(int(shard.columns[column].sum()) for shard in shards)
+
+    broken = total("success")
+    return {
+        "name": stage["name"],
+        "attack": stage["attack"],
+        "asked": sum(len(shard.columns["index"]) for shard in shards),
+        "broken": broken,
+        "robust_accuracy": (left - broken) / samples,
+        "forwards": total("forwards"),
+        "backwards": total("backwards"),
+        "seconds": round(sum(shard.seconds for shard in shards), 3),
+    }
 
 
 def share(correct: Tensor) -> Share:

@@ -58,6 +58,23 @@ def folder(out: str | os.PathLike[str] | None, group: Group, *, resume: bool, ov
     return path, False
 
 
+def device(asked: str | torch.device | None, devices: int) -> torch.device | None:
+    """The device that was asked for.
+
+    Raises:
+        SettingError: There is none of this name, or several processes were asked for, which have one each.
+    """
+    if asked is None:
+        return None
+    if devices > 1:
+        raise SettingError("with devices each process takes a graphics card of its own: leave device out.")
+    try:
+        torch.empty(0, device=asked)
+    except (RuntimeError, AssertionError) as error:
+        raise SettingError(f"the device {str(asked)!r} cannot be used: {str(error).splitlines()[0]}") from error
+    return torch.device(asked)
+
+
 def threat(value: Threat | str) -> Threat:
     """The threat, read where it is text.
 

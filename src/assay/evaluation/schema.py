@@ -171,7 +171,7 @@ def problem(run: Any) -> str | None:
     """What keeps this from being the content of a ``run.json``, in words; None where nothing does.
 
     Example:
-        >>> problem({"schema_version": 1})
+        >>> problem({"schema_version": 1}).split(",")[0]
         'it lacks kind'
     """
     found = _misfit(run, Run, "")

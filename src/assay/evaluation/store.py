@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, cast, final
+from typing import cast, final
 
 import torch
 
@@ -219,27 +218,6 @@ class Store:
     def corrupt(self) -> list[Path]:
         """Damaged shards that were set aside, relative to the run directory."""
         return sorted(path.relative_to(self.path) for path in self.path.rglob("*.corrupt"))
-
-    def examples(self, stage: str, count: int) -> Iterator[dict[str, Any]]:
-        """Up to ``count`` samples that a stage broke.
-
-        Each has index, x, x_adv, label, prediction, adv_prediction and distance.
-        """
-        for start, _ in self.chunks:
-            shard = self.read_shard(stage, start)
-            indices: list[int] = shard.examples["example_index"].tolist() if shard.examples else []
-            for i, index in enumerate(indices):
-                if count == 0:
-                    return
-                count -= 1
-                row = int((shard.columns["index"] == index).nonzero()[0])
-                names = ("label", "prediction", "adv_prediction", "distance")
-                yield {
-                    "index": index,
-                    "x": shard.examples["example_x"][i],
-                    "x_adv": shard.examples["example_adv"][i],
-                    **{name: shard.columns[name][row].item() for name in names},
-                }
 
     def merge(self) -> Table:
         """The per-sample worst case over all stages.

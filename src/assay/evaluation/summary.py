@@ -13,7 +13,7 @@ from rich.table import Table as Grid
 from torch import Tensor
 
 from assay.evaluation.flags import Flag
-from assay.evaluation.merge import Table, curve, distances, share
+from assay.evaluation.merge import Table, curve, distances, share, stage_result
 from assay.evaluation.schema import Results, Share, StageResult
 from assay.evaluation.shards import CLEAN
 from assay.evaluation.store import Store
@@ -33,24 +33,13 @@ def results(store: Store, table: Table, eps: float | None, flags: list[Flag]) ->
     }
 
 
-def _stages(store: Store, correct: int) -> list[StageResult]:
+def _stages(store: Store, left: int) -> list[StageResult]:
     """What each stage did, with what it left of all samples."""
-    samples, left, found = store.run["settings"]["samples"], correct, []
+    samples, found = store.run["settings"]["samples"], []
     for stage in store.run["settings"]["suite"]["stages"]:
         shards = [store.read_shard(stage["name"], start) for start, _ in store.chunks]
-        broken = sum(int(shard.columns["success"].sum()) for shard in shards)
-        left -= broken
-        entry: StageResult = {
-            "name": stage["name"],
-            "attack": stage["attack"],
-            "asked": left + broken,
-            "broken": broken,
-            "robust_accuracy": left / samples,
-            "forwards": sum(int(shard.columns["forwards"].sum()) for shard in shards),
-            "backwards": sum(int(shard.columns["backwards"].sum()) for shard in shards),
-            "seconds": round(sum(shard.seconds for shard in shards), 3),
-        }
-        found.append(entry)
+        found.append(stage_result(stage, shards, left, samples))
+        left -= found[-1]["broken"]
     return found
 
 

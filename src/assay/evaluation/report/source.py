@@ -38,24 +38,12 @@ class Example:
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Tally:
-    """What the shards of one attack stage add up to."""
-
-    shards: int
-    asked: int
-    broken: int
-    forwards: int
-    backwards: int
-    seconds: float
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
 class Record:
     """A run as far as it got: one entry per judged sample.
 
     ``final`` is the prediction at the worst input found: the adversarial one where a stage broke the sample, the
-    clean one elsewhere. ``notes`` says in sentences what could not be used.
+    clean one elsewhere. ``shards`` holds the usable ones of each stage; ``notes`` says in sentences what could not
+    be used.
     """
 
     run: Mapping[str, Any]
@@ -63,7 +51,7 @@ class Record:
     clean: Array
     final: Array
     outcome: Array
-    tallies: list[Tally]
+    shards: list[list[Shard]]
     examples: list[Example]
     notes: list[str]
 
@@ -114,7 +102,7 @@ def read(folder: Path) -> Record:
         clean=before,
         final=after,
         outcome=outcome,
-        tallies=[_tally(stage) for stage in used],
+        shards=used,
         examples=[example for stage in used for shard in stage for example in _examples(shard)],
         notes=notes,
     )
@@ -130,20 +118,6 @@ def _shard(store: Store, stage: str, start: int, notes: list[str]) -> Shard | No
 
 def _column(rows: list[dict[str, torch.Tensor]], name: str) -> Array:
     return np.concatenate([np.zeros(0, dtype=np.int64), *(row[name].numpy() for row in rows)])
-
-
-def _tally(shards: list[Shard]) -> Tally:
-    def total(name: str) -> int:
-        return sum(int(shard.columns[name].sum()) for shard in shards)
-
-    return Tally(
-        shards=len(shards),
-        asked=sum(len(shard.columns["index"]) for shard in shards),
-        broken=total("success"),
-        forwards=total("forwards"),
-        backwards=total("backwards"),
-        seconds=sum(shard.seconds for shard in shards),
-    )
 
 
 def _examples(shard: Shard) -> list[Example]:

@@ -10,7 +10,7 @@ import torch
 
 from assay import grammar, registry
 from assay.errors import AssayError
-from assay.evaluation.merge import share
+from assay.evaluation.merge import share, stage_result
 from assay.evaluation.report.source import ROBUST, WRONG, Record
 from assay.evaluation.report.threat import Facts
 from assay.evaluation.report.words import count, duration, interval, percent, plural, quantity, rate
@@ -51,22 +51,10 @@ def results_of(record: Record) -> dict[str, Any]:
     robust, clean = torch.from_numpy(record.outcome == ROBUST), torch.from_numpy(record.outcome != WRONG)
     samples, left = len(clean), int(clean.sum())
     stages: list[StageResult] = []
-    for stage, tally in zip(record.stages, record.tallies, strict=True):
-        if not tally.shards:
-            continue
-        left -= tally.broken
-        stages.append(
-            {
-                "name": stage["name"],
-                "attack": stage["attack"],
-                "asked": tally.asked,
-                "broken": tally.broken,
-                "robust_accuracy": left / samples,
-                "forwards": tally.forwards,
-                "backwards": tally.backwards,
-                "seconds": tally.seconds,
-            }
-        )
+    for stage, shards in zip(record.stages, record.shards, strict=True):
+        if shards:
+            stages.append(stage_result(stage, shards, left, samples))
+            left -= stages[-1]["broken"]
     return {
         "samples": samples,
         "clean_accuracy": share(clean),
