@@ -84,6 +84,13 @@ def test_every_option_arrives(assay, calls, tmp_path):
     assert len(call["data"]) == 40
 
 
+def test_the_device_arrives(assay, calls):
+    assay(*RUN)
+    assay(*RUN, "--device", "cpu")
+    assay(*RUN, "--devices", "2")
+    assert [call["device"] for call in calls] == [None, "cpu", None]
+
+
 def test_several_processes_get_names(assay, calls):
     assay(*RUN, "--devices", "2")
     assert (calls[0]["model"], calls[0]["data"], calls[0]["devices"]) == ("digits-mlp", "digits", 2)

@@ -64,7 +64,8 @@ def evaluate(
         folder.check(out, resume=resume, overwrite=overwrite)
     model, data = options.canonical("model", model), options.canonical("data", data)
     samples: Any = load_data(data, limit=limit)
-    target: Any = options.model(model, options.device(device), samples, allowed)
+    place = options.device(device)
+    target: Any = options.model(model, place, samples, allowed)
     suites.fit(known, classes=sys.maxsize, access=granted_access(target))  # a usage error when nothing is left
     if devices > 1:  # every process loads its own; here they were only tried
         _check_devices(device)
@@ -81,6 +82,7 @@ def evaluate(
                 seed=seed,
                 chunk=chunk,
                 devices=devices,
+                device=None if devices > 1 or device is options.DeviceName.auto else place,
                 resume=resume,
                 overwrite=overwrite,
                 save_adv=save_adv,
