@@ -2,12 +2,13 @@
 
     python benchmarks/setup_peers.py                          # once
     python benchmarks/peers.py --data FOLDER [--rounds 5] [--threads 2]
+    python benchmarks/peers.py --data FOLDER --net resnet20 --keep      # again this network, the others as they are
 
 Each library runs in a process and an environment of its own (`worker.py`). One process works at a time, and
 the runs take turns (ours, a peer, ours, the next peer, ...), so that a drift of the machine touches all alike.
 Model passes are counted by one wrapper around the network. The images that come back are judged here, by the
 plain network: a changed prediction counts only when the image is inside the budget and the box.
-Written: results/peers.json and, by `peers_page.py`, results/peers.md.
+Written after each case: results/peers.json and, by `peers_page.py`, results/peers.md.
 """
 
 from __future__ import annotations
@@ -135,6 +136,30 @@ def compare(case: Case, workers: list[Worker], judge: Judge, rounds: int, batch:
     return {**asdict(case), **counts, "runs": runs, "withstood_always": withstood_always}
 
 
+class Report:
+    """The results so far, in the order of `cases`; each new one is on disk at once."""
+
+    def __init__(self, out: Path, machine: dict, batch: int, *, keep: bool) -> None:
+        self.out, self.machine, self.batch = out, machine, batch
+        self.versions: dict[str, str] = {}
+        self.found: dict[tuple, dict] = {}
+        if keep and (out / "peers.json").is_file():
+            earlier = json.loads((out / "peers.json").read_text())
+            self.versions.update(earlier["versions"])
+            self.found = {(r["net"], r["attack"], r["norm"], r["eps"]): r for r in earlier["cases"]}
+
+    def results(self) -> list[dict]:
+        wanted = [(case.net, case.attack, case.norm, case.eps) for case in cases()]
+        return [self.found[key] for key in wanted if key in self.found]
+
+    def add(self, case: Case, result: dict) -> None:
+        self.found[case.net, case.attack, case.norm, case.eps] = result
+        whole = {"machine": self.machine, "batch": self.batch, "versions": self.versions, "cases": self.results()}
+        self.out.mkdir(parents=True, exist_ok=True)
+        (self.out / "peers.json").write_text(json.dumps(whole) + "\n")
+        (self.out / "peers.md").write_text(page(whole))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", required=True, help="folder with networks, images and load.py")
@@ -145,35 +170,32 @@ def main() -> None:
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--net", help="only this network")
     parser.add_argument("--attack", help="only this attack")
+    parser.add_argument("--keep", action="store_true", help="keep earlier results of cases not run now")
     parser.add_argument("--out", type=Path, default=HERE / "results")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
 
     load = reader(options.data)
     workers = [Worker(name, options.data, options.threads) for name in (OURS, *options.peers)]
-    machine = describe(options.threads)
-    report = {"machine": machine, "rounds": options.rounds, "batch": options.batch, "versions": {}, "cases": []}
+    report = Report(options.out, describe(options.threads), options.batch, keep=options.keep)
     chosen = [c for c in cases() if options.net in (None, c.net) and options.attack in (None, c.attack)]
     for (net, data), group in itertools.groupby(chosen, lambda case: (case.net, case.data)):
         judge = Judge(load, net, data, options.count)
         offers = {}
         for worker in workers:
             answer = worker.ask(do="load", net=net, data=data, count=options.count)
-            report["versions"].update(answer["versions"])
+            report.versions.update(answer["versions"])
             offers[worker.library] = answer["attacks"]
         for case in group:
             able = [worker for worker in workers if case.attack in offers[worker.library]]
             result = compare(case, able, judge, options.rounds, options.batch)
-            report["cases"].append(result)
+            report.add(case, result)
             for library, line in summary(result).items():
                 print(case.net, case.attack, case.norm, case.eps, library, line, file=sys.stderr, flush=True)
     for worker in workers:
         worker.close()
 
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "peers.json").write_text(json.dumps(report) + "\n")
-    (options.out / "peers.md").write_text(page(report))
-    failed = [what for result in report["cases"] for what, holds in checks(result) if not holds]
+    failed = [what for result in report.results() for what, holds in checks(result) if not holds]
     print("\n".join(failed) or "everything holds", file=sys.stderr)
     raise SystemExit(bool(failed))
 
