@@ -4,7 +4,7 @@ import errno
 import gc
 import importlib
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, final
 
@@ -16,7 +16,7 @@ import assay
 from assay.attacks import APGD, FGSM, PGD, Attack
 from assay.errors import AccessError, AssayError, InputError, SettingError, StoreError, ThreatError
 from assay.evaluation import Evaluation, Store, files
-from assay.evaluation.merge import Table
+from assay.evaluation.merge import COLUMNS, Table
 from assay.evaluation.report import source
 from assay.evaluation.shards import ADV
 from assay.goals import Goal
@@ -26,7 +26,6 @@ from assay.rng import Keyed
 LINF = assay.Linf(0.08)
 SUITE = [("fgsm", FGSM(threat=LINF)), ("pgd", PGD(threat=LINF, steps=5)), ("apgd", APGD(threat=LINF, steps=8))]
 N = 40
-COLUMNS = [field.name for field in fields(Table) if field.name != "stages"]
 
 
 class Network(nn.Module):

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,9 @@ import assay
 from assay.attacks import APGD, PGD
 from assay.errors import DataError, SettingError, StoreError
 from assay.evaluation import Evaluation, Store, ranks
-from assay.evaluation.merge import Table
+from assay.evaluation.merge import COLUMNS
 
 LINF = assay.Linf(0.1)
-COLUMNS = [field.name for field in fields(Table) if field.name != "stages"]
 SUITE = [("pgd", PGD(threat=LINF, steps=10)), ("apgd", APGD(threat=LINF, steps=20))]
 OPTIONS: dict[str, Any] = {"threat": LINF, "suite": SUITE, "limit": 60, "chunk": 10, "progress": False}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import final
 
 import torch
@@ -54,6 +54,9 @@ class Table:
     def clean_correct(self) -> Tensor:
         """Which samples are right on the unchanged input."""
         return self.prediction == self.label
+
+
+COLUMNS = tuple(field.name for field in fields(Table) if field.name != "stages")
 
 
 def worst_case(clean: Shard, stages: list[Shard]) -> dict[str, Tensor]:
