@@ -57,6 +57,14 @@ class Rounded(Sane):
         return super().forward(((x * 255).round() / 255).detach() + 0 * x)
 
 
+class Rooted(Sane):
+    """Its gradient is NaN at a pixel that is always 0 after the clamp, and its output is sound."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        dark = (x - 0.5).clamp_min(0)
+        return super().forward(x) + torch.where(dark > 0, dark.sqrt(), 0).flatten(1)[:, :1] * 0.01
+
+
 class BatchDependent(Sane):
     def __init__(self) -> None:
         super().__init__()
@@ -105,6 +113,7 @@ def test_a_sane_model_raises_no_flag() -> None:
         (Constant, "constant-output"),
         (Noisy, "random-output"),
         (Rounded, "zero-gradients"),
+        (Rooted, "nan-gradients"),
         (BatchDependent, "batch-dependent"),
         (lambda: Sane(scale=1e4), "saturated-loss"),
     ],

@@ -90,13 +90,24 @@ def gradients(model: Any, x: Tensor, y: Tensor, threat: Threat) -> list[Flag]:
         ModelError: No gradient reaches the input at all.
     """
 
-    def vanished(loss: losses.Loss) -> Tensor:
-        oracle = Oracle(model, x, Untargeted(y), threat)
+    def at_rest(loss: losses.Loss) -> Tensor:
+        oracle = Oracle(model, x, Untargeted(y), threat, referee=False)  # a referee takes NaN out
         _, grad, _ = oracle.gradient(threat.identity(x), loss)
-        return grad.flatten(1).abs().amax(dim=1) == 0
+        return grad.flatten(1)
 
-    margin, entropy = vanished(losses.margin), vanished(losses.cross_entropy)
+    steepest = at_rest(losses.margin)
+    unknown = steepest.isnan().any(dim=1)
+    margin = (steepest == 0).all(dim=1)
+    entropy = (at_rest(losses.cross_entropy) == 0).all(dim=1)
     flags = []
+    if bool(unknown.any()):
+        flags.append(
+            Flag.of(
+                "nan-gradients",
+                f"the gradient holds NaN for {float(unknown.double().mean()):.0%} of {len(x)} samples, though the "
+                "output is sound.",
+            )
+        )
     if bool(margin.any()):
         flags.append(
             Flag.of(

@@ -37,6 +37,11 @@ _KNOWN: dict[str, tuple[Severity, str]] = {
         "Use an attack without gradients (Square), or replace the step that stops them by a differentiable one "
         "(BPDA) and evaluate that.",
     ),
+    "nan-gradients": (
+        "warning",
+        "Look for sqrt, log, division or norm at 0, also in the branch of a torch.where that is not taken, and guard "
+        "their inputs; attacks count such gradients as zero.",
+    ),
     "saturated-loss": (
         "warning",
         "Use a loss that does not saturate (loss='dlr' or loss='margin'); the suite standard has one.",
