@@ -5,6 +5,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
+# Spinning threads slow everything down on a machine that does other work too.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 .PHONY: demo test check format clean
 
 demo: $(VENV)/.ready

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -50,6 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit code: 0 done, 1 below ``--fail-under``, 2 usage, 3 the run failed, 130 interrupted.
     """
+    # Read when torch is loaded, which no command has done yet. Threads that wait by spinning make torch many times
+    # slower as soon as anything else runs on the machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app(arguments, prog_name="assay")
     except SystemExit as done:
