@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -151,3 +152,16 @@ def test_unknown_names(tmp_path: Path) -> None:
         load_suite(tmp_path / "none.toml", LINF)
     with pytest.raises(GrammarError, match="PGD"):
         load_suite(write(tmp_path, 'name="m"\nversion=1\n[[stage]]\nname="p"\nattack="PDG(threat=THREAT)"'), LINF)
+
+
+def test_a_stage_within_another_threat_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('name = "mine"\nversion = 1\n[[stage]]\nname = "pgd"\nattack = "PGD(threat=Linf(0.5))"\n')
+    with pytest.raises(SettingError, match=r"attacks within Linf\(0.5\), the run asks about Linf\(0.1\)"):
+        load_suite(path, assay.Linf(0.1))
+
+
+@pytest.mark.parametrize("spec", [["PGD(threat=THREAT)"], PGD(threat=assay.Linf(0.1)), [PGD(threat=assay.Linf(0.1))]])
+def test_what_is_no_suite_says_what_is(spec: Any) -> None:
+    with pytest.raises(SettingError, match="list of \\(name, attack\\)"):
+        load_suite(spec, assay.Linf(0.1))

@@ -16,6 +16,7 @@ from assay.losses import Loss, resolve
 from assay.oracle import Access, Oracle
 from assay.rng import Keyed
 from assay.threats import L1, Threat
+from assay.threats.base import need_budget
 
 _MOMENTUM = 0.75  # weight of the new point against the old direction
 _SHARE_OF_GAINS = 0.75  # rho: the least share of steps that must raise the loss
@@ -84,7 +85,7 @@ class APGD(Attack):
             raise SettingError(f"steps must be at least 1; got {self.steps}.")
         if self.restarts < 1:
             raise SettingError(f"restarts must be at least 1; got {self.restarts}.")
-        self.threat.need_budget(type(self).__name__)
+        need_budget(self.threat, type(self).__name__)
         resolve(self.loss)
 
     def run(self, oracle: Oracle, x: Tensor, goal: Goal, rng: Keyed) -> Tensor:

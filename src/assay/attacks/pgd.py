@@ -16,6 +16,7 @@ from assay.losses import Loss, resolve
 from assay.oracle import Access, Oracle
 from assay.rng import Keyed
 from assay.threats import Threat
+from assay.threats.base import need_budget
 
 
 @final
@@ -80,7 +81,7 @@ class PGD(Attack):
             raise SettingError(f"rel_step must be positive; got {self.rel_step}.")
         if self.momentum < 0:
             raise SettingError(f"momentum must not be negative; got {self.momentum}.")
-        self.threat.need_budget(type(self).__name__)
+        need_budget(self.threat, type(self).__name__)
         resolve(self.loss)
 
     def run(self, oracle: Oracle, x: Tensor, goal: Goal, rng: Keyed) -> Tensor:

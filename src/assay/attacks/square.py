@@ -16,6 +16,7 @@ from assay.losses import Loss, resolve
 from assay.oracle import Access, Oracle
 from assay.rng import Keyed
 from assay.threats import L2, Linf, Threat
+from assay.threats.base import need_budget
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries after which the window's share is halved
 _SCHEDULE_LENGTH = 10_000
@@ -79,9 +80,9 @@ class Square(Attack):
             raise SettingError(f"queries must be at least 1; got {self.queries}.")
         if not 0 < self.p <= 1:
             raise SettingError(f"p is a share of the pixels, above 0 and at most 1; got {self.p}.")
+        need_budget(self.threat, type(self).__name__)
         if not isinstance(self.threat, (Linf, L2)):
             raise ThreatError(f"Square works in Linf and L2; got {self.threat!r}.")
-        self.threat.need_budget(type(self).__name__)
         resolve(self.loss)
 
     def run(self, oracle: Oracle, x: Tensor, goal: Goal, rng: Keyed) -> Tensor:

@@ -56,8 +56,8 @@ _KNOWN: dict[str, tuple[Severity, str]] = {
         "Give eps in the unit of the inputs: 8/255 and not 8 for images in [0, 1].",
     ),
     "stage-skipped": (
-        "info",
-        "Read the robust accuracy as that of the remaining stages only.",
+        "warning",
+        "Read the robust accuracy as that of the remaining stages only: with fewer attacks it can be far too high.",
     ),
     "fallback": (
         "info",

@@ -83,6 +83,8 @@ def threat(value: Threat | str) -> Threat:
         ThreatError: It has one budget per sample.
     """
     found = grammar.threat(value) if isinstance(value, str) else value
+    if not isinstance(found, Threat):
+        raise ThreatError(f"the threat must be a Threat such as assay.Linf(8 / 255), or text; got {found!r}.")
     if isinstance(found.eps, torch.Tensor):
         raise ThreatError(
             "an evaluation has one eps for all samples (or none). For one per sample call an attack directly: "

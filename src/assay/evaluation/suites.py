@@ -102,13 +102,25 @@ def load_suite(spec: str | os.PathLike[str] | Sequence[tuple[str, Attack]], thre
         path = Path(text) if text.endswith(".toml") else Path(registry.get("suite", text).target)
         return _read(path, threat)
     stages = []
-    for name, attack in spec:
-        if attack.threat != threat:
+    for item in [spec] if isinstance(spec, Attack) else spec:
+        if not (isinstance(item, tuple) and len(item) == 2 and isinstance(item[1], Attack)):
             raise SettingError(
-                f"stage {name!r} attacks within {attack.threat!r}, the run asks about {threat!r}: give both the same."
+                f"a suite is a name, a .toml file or a list of (name, attack), such as [('pgd', PGD(threat=threat))]; "
+                f"got {item!r}."
             )
-        stages.append(Stage(name=name, attack=attack))
+        name, attack = item
+        stages.append(Stage(name=name, attack=_within(name, attack, threat)))
     return Suite(name="custom", version=0, stages=tuple(stages))
+
+
+def _within(name: str, attack: Attack, threat: Threat) -> Attack:
+    """The attack itself, which must search the run's own threat: what it finds elsewhere says nothing about it."""
+    if attack.threat != threat:
+        raise SettingError(
+            f"stage {name!r} attacks within {attack.threat!r}, the run asks about {threat!r}: give both the same "
+            "(in a suite file write THREAT)."
+        )
+    return attack
 
 
 def fit(suite: Suite, *, classes: int, access: Access) -> tuple[Suite, list[Flag]]:
@@ -207,11 +219,13 @@ def _threats(path: Path, number: int, table: dict[str, Any], threat: Threat) -> 
 
 
 def _stage(table: dict[str, Any], threat: Threat) -> Stage:
-    names = {"THREAT": threat}
+    def read(text: str) -> Attack:
+        return _within(table["name"], grammar.attack(text, names={"THREAT": threat}), threat)
+
     fallback = table.get("fallback")
     return Stage(
         name=table["name"],
-        attack=grammar.attack(table["attack"], names=names),
+        attack=read(table["attack"]),
         min_classes=table.get("min_classes", 2),
-        fallback=grammar.attack(fallback, names=names) if fallback else None,
+        fallback=read(fallback) if fallback else None,
     )

@@ -101,21 +101,12 @@ class Threat(ABC):
         Raises:
             ThreatError: the threat has no budget, or one for another number of samples.
         """
-        self.need_budget("this attack")
+        need_budget(self, "this attack")
         if isinstance(self.eps, Tensor):
             if len(self.eps) != len(x):
                 raise ThreatError(f"eps holds {len(self.eps)} values for {len(x)} samples.")
             return self.eps.to(x)
         return torch.full((len(x),), float(self.eps or 0), dtype=x.dtype, device=x.device)
-
-    def need_budget(self, who: str) -> None:
-        """Hold that there is a budget.
-
-        Raises:
-            ThreatError: eps is None.
-        """
-        if self.eps is None:
-            raise ThreatError(f"{who} needs a budget: write {type(self).__name__}(eps) with a number, not {self!r}.")
 
     def limit(self, x: Tensor) -> Tensor:
         """The largest measured size of an allowed move, `(b,)`: eps and what rounding may add."""
@@ -149,3 +140,15 @@ class Threat(ABC):
     @abstractmethod
     def slack(self, x: Tensor) -> float:
         """By how much rounding in x's dtype may let the measured size of an allowed move exceed eps."""
+
+
+def need_budget(threat: Threat, who: str) -> None:
+    """Hold that this is a threat with a budget.
+
+    Raises:
+        ThreatError: it is none, or eps is None.
+    """
+    if not isinstance(threat, Threat):
+        raise ThreatError(f"{who} needs a threat such as assay.Linf(8 / 255); got {threat!r}.")
+    if threat.eps is None:
+        raise ThreatError(f"{who} needs a budget: write {type(threat).__name__}(eps) with a number, not {threat!r}.")

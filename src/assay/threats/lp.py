@@ -131,7 +131,7 @@ class L2(_Lp):
     Example:
         >>> import torch
         >>> L2(1.0).project(torch.full((1, 2), 0.0), torch.tensor([[3.0, 0.6]]))
-        tensor([[0.9487, 0.1897]])
+        tensor([[0.9806, 0.1961]])
         >>> L2(1.1).project(torch.full((1, 2), 0.0), torch.tensor([[3.0, 0.6]]))
         tensor([[1.0000, 0.4583]])
     """
@@ -225,7 +225,7 @@ class L1(_Lp):
     Example:
         >>> import torch
         >>> L1(1.0).project(torch.full((1, 3), 0.5), torch.tensor([[2.0, 0.4, -0.1]]))
-        tensor([[0.5000, 0.4000, -0.1000]])
+        tensor([[ 0.5000,  0.4000, -0.1000]])
         >>> L1(0.8).project(torch.full((1, 3), 0.5), torch.tensor([[2.0, 0.4, -0.1]]))
         tensor([[0.5000, 0.3000, 0.0000]])
     """
