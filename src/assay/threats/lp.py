@@ -226,8 +226,8 @@ class L1(_Lp):
         >>> import torch
         >>> L1(1.0).project(torch.full((1, 3), 0.5), torch.tensor([[2.0, 0.4, -0.1]]))
         tensor([[ 0.5000,  0.4000, -0.1000]])
-        >>> L1(0.8).project(torch.full((1, 3), 0.5), torch.tensor([[2.0, 0.4, -0.1]]))
-        tensor([[0.5000, 0.3000, 0.0000]])
+        >>> L1(0.75).project(torch.full((1, 3), 0.5), torch.tensor([[2.0, 0.5, -0.125]]))
+        tensor([[0.5000, 0.2500, -0.0000]])
     """
 
     name: ClassVar[str] = "l1"
