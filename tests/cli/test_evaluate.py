@@ -57,6 +57,8 @@ def test_fail_under(assay, share, code):
 def test_a_suite_by_name(assay):
     found = assay(*RUN, "--suite", "quick", "--limit", "10", "--json", "-q")
     assert [stage["name"] for stage in found.json["stages"]] == ["apgd-ce", "apgd-t", "square"]
+    assert found.json["settings"]["suite"]["name"] == "quick"
+    assert found.json["settings"]["limit"] == 10
 
 
 @pytest.fixture

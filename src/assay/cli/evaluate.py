@@ -148,7 +148,8 @@ def _check_devices(device: options.DeviceName) -> None:
 
 def _tell(evaluation: Evaluation, out: Path | None, *, as_json: bool, quiet: bool) -> None:
     if as_json:
-        terminal.document({"path": str(out) if out else None, **evaluation.results})
+        settings = evaluation.store.run["settings"]
+        terminal.document({"path": str(out) if out else None, "settings": settings, **evaluation.results})
     if not quiet:
         terminal.people.print(evaluation.table(), soft_wrap=True)
     if out is not None and not quiet:
