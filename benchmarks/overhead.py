@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -148,12 +149,16 @@ def main() -> None:
     torch.set_num_threads(options.threads)
 
     load = reader(options.data)
-    lines = [
-        training(load, options.pairs),
-        nothing_succeeds(load, options.pairs),
-        packing(load, 1 / 255, "1/255", max(1, options.pairs // 3)),
-        packing(load, 8 / 255, "8/255", max(1, options.pairs // 3)),
-    ]
+    few = max(1, options.pairs // 3)
+    lines = []
+    for part in (
+        lambda: training(load, options.pairs),
+        lambda: nothing_succeeds(load, options.pairs),
+        lambda: packing(load, 1 / 255, "1/255", few),
+        lambda: packing(load, 8 / 255, "8/255", few),
+    ):
+        lines.append(part())
+        print(lines[-1], file=sys.stderr, flush=True)
     report = {"machine": describe(options.threads), "lines": lines}
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "overhead.json").write_text(json.dumps(report, indent=1) + "\n")
