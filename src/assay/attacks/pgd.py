@@ -28,6 +28,10 @@ class PGD(Attack):
     `theta + step * sign(g)`), P the projection on the threat, and `g` the gradient of the loss, or with momentum mu the
     running sum `g <- mu * g + grad / ||grad||_1`.
 
+    After gradients 1, 2, 4, 8, ... the point `P(ascend(theta, g, 2 eps))`, where steps along this direction would end,
+    is judged as well. It costs a forward pass each time and saves the steps towards it: on a network without defense
+    about half of all passes. The search itself goes on unchanged.
+
     Args:
         threat: which moves are allowed; it needs a budget eps.
         steps: gradient steps of each run.
@@ -36,6 +40,7 @@ class PGD(Attack):
         restarts: runs from different random starts; the best one counts for each sample.
         momentum: decay mu of the accumulated gradient; 0 for none.
         loss: "ce", "margin", "dlr", a callable, or None for the goal's own (cross-entropy).
+        look_ahead: judge the far points too.
 
     Shapes:
         x `(b, *shape)` of any shape with a batch dimension.
@@ -46,7 +51,8 @@ class PGD(Attack):
 
     Deviations:
         The paper's step is absolute (0.01 at eps 0.3 and 40 steps); here it is a share of eps, and its default reaches
-        across the ball with a factor of 2.5 to spare, as the paper's authors use it in later work.
+        across the ball with a factor of 2.5 to spare, as the paper's authors use it in later work. The paper judges the
+        last point alone, here every point on the way counts, and the far ones (`look_ahead`).
 
     References:
         Madry, Makelov, Schmidt, Tsipras, Vladu, "Towards deep learning models resistant to adversarial attacks",
@@ -67,6 +73,7 @@ class PGD(Attack):
     restarts: int = 1
     momentum: float = 0.0
     loss: str | Loss | None = None
+    look_ahead: bool = True
 
     access: ClassVar[Access] = Access.GRADIENTS
 
@@ -89,14 +96,17 @@ class PGD(Attack):
         return best_of(oracle, [partial(self._climb, oracle, x, rng)] * self.restarts)
 
     def _climb(self, oracle: Oracle, x: Tensor, rng: Keyed) -> Tensor:
-        step = self.threat.budget(x) * (2.5 / self.steps if self.rel_step is None else self.rel_step)
+        eps = self.threat.budget(x)
+        step = eps * (2.5 / self.steps if self.rel_step is None else self.rel_step)
         theta = self.threat.start(x, rng) if self.random_start else self.threat.identity(x)
         loss, direction = resolve(self.loss), torch.zeros_like(theta)
-        for _ in range(self.steps):
+        for taken in range(self.steps):
             _, grad, _ = oracle.gradient(theta, loss)
             if self.momentum:
                 norm = grad.flatten(1).abs().sum(dim=1).clamp_min(torch.finfo(grad.dtype).tiny)
                 grad = direction = self.momentum * direction + grad / norm.reshape(-1, *[1] * (grad.ndim - 1))
+            if self.look_ahead and oracle.referee and taken & (taken + 1) == 0:
+                oracle.judge(self.threat.project(x, self.threat.ascend(x, theta, grad, 2 * eps)))
             theta = self.threat.project(x, self.threat.ascend(x, theta, grad, step))
             if oracle.finished:
                 return theta
@@ -120,7 +130,7 @@ def FGSM(*, threat: Threat, loss: str | Loss | None = None) -> PGD:  # noqa: N80
         >>> FGSM(threat=assay.Linf(0.1)).steps
         1
     """
-    return PGD(threat=threat, steps=1, rel_step=1.0, random_start=False, loss=loss)
+    return PGD(threat=threat, steps=1, rel_step=1.0, random_start=False, loss=loss, look_ahead=False)
 
 
 def BIM(*, threat: Threat, steps: int = 10, rel_step: float | None = None, loss: str | Loss | None = None) -> PGD:  # noqa: N802
@@ -146,7 +156,7 @@ def BIM(*, threat: Threat, steps: int = 10, rel_step: float | None = None, loss:
         False
     """
     share = 1.25 / max(steps, 1) if rel_step is None else rel_step  # PGD refuses steps below 1
-    return PGD(threat=threat, steps=steps, rel_step=share, random_start=False, loss=loss)
+    return PGD(threat=threat, steps=steps, rel_step=share, random_start=False, loss=loss, look_ahead=False)
 
 
 def MIFGSM(  # noqa: N802
@@ -169,6 +179,7 @@ def MIFGSM(  # noqa: N802
         >>> MIFGSM(threat=assay.Linf(8 / 255)).momentum
         1.0
     """
+    share = 1.0 / max(steps, 1)
     return PGD(
-        threat=threat, steps=steps, rel_step=1.0 / max(steps, 1), random_start=False, momentum=momentum, loss=loss
+        threat=threat, steps=steps, rel_step=share, random_start=False, momentum=momentum, loss=loss, look_ahead=False
     )
