@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, cast, final
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from assay import losses
-from assay.errors import InputError, ModelError
+from assay.errors import InputError, ModelError, SettingError
 
 
 class Goal(ABC):
@@ -50,9 +51,12 @@ class _Classification(Goal):
     """What goals on class labels share: one integer label per sample."""
 
     classes: Tensor
+    confidence: float = field(default=0.0, kw_only=True)
     targeted: ClassVar[bool]
 
     def __post_init__(self) -> None:
+        if not 0 <= self.confidence < float("inf"):
+            raise SettingError(f"confidence must be finite and not negative; got {self.confidence}.")
         c = self.classes
         if not isinstance(c, Tensor) or c.ndim != 1 or c.is_floating_point() or c.dtype == torch.bool:
             found = f"{c.dtype} of shape {tuple(c.shape)}" if isinstance(c, Tensor) else type(c).__name__
@@ -65,11 +69,15 @@ class _Classification(Goal):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.classes.tolist()})"
 
-    def at(self, rows: Tensor) -> Goal:
-        return type(self)(self.classes[rows])
+    def at(self, rows: Tensor) -> Self:
+        return replace(self, classes=self.classes[rows])
 
-    def to(self, device: torch.device) -> Goal:
-        return type(self)(self.classes.to(device))
+    def to(self, device: torch.device) -> Self:
+        return replace(self, classes=self.classes.to(device))
+
+    def with_confidence(self, confidence: float) -> Self:
+        """The same goal, reached only by outputs that win by this margin of logits."""
+        return replace(self, confidence=confidence)
 
     def loss(self, output: Any) -> Tensor:
         return losses.cross_entropy(_logits(output), cast(losses.ClassGoal, self))
@@ -78,7 +86,10 @@ class _Classification(Goal):
         return _logits(output).argmax(dim=1)
 
     def reached(self, output: Any) -> Tensor:
-        return self.reached_labels(self.labels(output))
+        reached = self.reached_labels(self.labels(output))
+        if self.confidence:
+            reached &= losses.margin(_logits(output), cast(losses.ClassGoal, self)) >= self.confidence
+        return reached
 
 
 def _usable(classes: Tensor) -> Tensor:
@@ -102,9 +113,12 @@ class Untargeted(_Classification):
 
     Args:
         classes: the right classes, `(b,)` integers.
+        confidence: by how much another logit has to exceed the right one; 0 asks for the decision alone, which is also
+            all that can be asked of a model that grants labels only.
 
     Raises:
         InputError: the labels are not a 1-D integer tensor.
+        SettingError: the confidence is negative.
 
     Example:
         >>> import torch
@@ -128,9 +142,12 @@ class Targeted(_Classification):
     Args:
         classes: the classes that the attacker wants, `(b,)` integers.
         away: where known, the right classes, `(b,)` integers: the targeted DLR loss moves away from them.
+        confidence: by how much the wanted logit has to exceed all others; 0 asks for the decision alone, which is also
+            all that can be asked of a model that grants labels only.
 
     Raises:
         InputError: the labels are not a 1-D integer tensor.
+        SettingError: the confidence is negative.
 
     Example:
         >>> import torch
@@ -141,13 +158,14 @@ class Targeted(_Classification):
     targeted: ClassVar[bool] = True
     away: Tensor | None = None
 
-    def at(self, rows: Tensor) -> Goal:
+    def at(self, rows: Tensor) -> Self:
         """The goal of a part of the batch."""
-        return Targeted(self.classes[rows], None if self.away is None else self.away[rows])
+        return replace(self, classes=self.classes[rows], away=None if self.away is None else self.away[rows])
 
-    def to(self, device: torch.device) -> Goal:
+    def to(self, device: torch.device) -> Self:
         """The same goal on another device."""
-        return Targeted(self.classes.to(device), None if self.away is None else _usable(self.away.to(device)))
+        away = None if self.away is None else _usable(self.away.to(device))
+        return replace(self, classes=self.classes.to(device), away=away)
 
     def reached_labels(self, labels: Tensor) -> Tensor:
         """Which decisions equal the chosen class."""

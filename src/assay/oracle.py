@@ -154,6 +154,7 @@ class Oracle:
         self._places: Tensor | None = None  # a part's rows in the record of the whole batch
         self._record = Record.empty(x, referee=referee)
         self._limit = None if threat.eps is None or not referee else threat.limit(x)
+        self._judges = referee
         self._clean: Any = None
         self._kind: dict[str, Tensor] = {}  # an empty answer of the model: its shape, for when nobody is asked
 
@@ -166,6 +167,22 @@ class Oracle:
     def active(self) -> Tensor:
         """`(b,)` bool: who is still worth asking about."""
         return self._record.active if self._places is None else self._record.active[self._places]
+
+    @property
+    def best_distance(self) -> Tensor:
+        """`(b,)`: the smallest size of a move known to reach the goal; inf where none is."""
+        return self._of(self._record.distance)
+
+    @property
+    def best_x(self) -> Tensor:
+        """`(b, *shape)`: its moved input; the clean one where none is known."""
+        return self._of(self._record.x_adv)
+
+    def track(self) -> None:
+        """Have `best_distance` and `best_x` kept in training too, where nothing is judged otherwise."""
+        if not self._judges:
+            self._record = Record.empty(self.x, referee=True)
+            self._judges = True
 
     def towards(self, goal: Goal) -> Self:
         """This oracle with another goal as the guide of losses; success is still judged by the goal itself."""
@@ -373,6 +390,8 @@ class Oracle:
                 continue
             if self.referee:
                 self._account(part, found, flat, backwards, first=keep_first)
+            elif self._judges:
+                self._judge(part.rows, flat[part.move], found["moved"], found["output"])
             if decide:
                 found["output"] = self._decisions(self.goal, found["output"])
             elif isinstance(found["output"], Tensor):

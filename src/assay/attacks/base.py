@@ -72,6 +72,10 @@ class Attack(ABC):
             The last (in training: the best) moves, `(b, *m)`.
         """
 
+    def aim(self, goal: Goal) -> Goal:
+        """What the referee shall judge, of what the caller asked for; a stricter goal for attacks with a confidence."""
+        return goal
+
     @final
     def __call__(
         self,
@@ -112,7 +116,7 @@ class Attack(ABC):
         _check_device(model, x)
         with evaluating(model), torch.inference_mode(False), torch.no_grad():
             x = x.clone() if x.is_inference() else x.detach()
-            goal = as_goal(goal, x)
+            goal = self.aim(as_goal(goal, x))
             oracle = Oracle(
                 model,
                 x,
@@ -144,7 +148,7 @@ class Attack(ABC):
         """
         with torch.inference_mode(False), torch.no_grad():
             x = x.clone() if x.is_inference() else x.detach()
-            goal = as_goal(goal, x)
+            goal = self.aim(as_goal(goal, x))
             oracle = Oracle(model, x, goal, self.threat, access=self.access, referee=False)
             theta = self.run(oracle, x, goal, _rng(seed, index, x))
             return self.threat.apply(x, theta).detach()
@@ -177,6 +181,17 @@ def best_of(oracle: Oracle, runs: Iterable[Callable[[], Tensor]]) -> Tensor:
             value = torch.maximum(now, value)
     assert best is not None
     return best
+
+
+def smallest_found(oracle: Oracle, x: Tensor, theta: Tensor) -> Tensor:
+    """What an attack that minimises an additive perturbation returns: its best, else its last move; inside the threat.
+
+    The attack has called `oracle.track()` before its first question.
+    """
+    if oracle.referee:
+        return theta
+    found = oracle.best_distance.isfinite().reshape(-1, *[1] * (x.ndim - 1))
+    return oracle.threat.project(x, torch.where(found, oracle.best_x - x, theta))
 
 
 def _rng(seed: int, index: Tensor | None, x: Tensor) -> Keyed:
