@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from assay.models import load_model as load_model
     from assay.oracle import Access as Access
     from assay.oracle import Oracle as Oracle
+    from assay.threats import L0 as L0
     from assay.threats import L1 as L1
     from assay.threats import L2 as L2
     from assay.threats import Linf as Linf
@@ -37,6 +38,7 @@ _HOMES = {
     "Data": "assay.data",
     "Evaluation": "assay.evaluation",
     "Goal": "assay.goals",
+    "L0": "assay.threats",
     "L1": "assay.threats",
     "L2": "assay.threats",
     "Linf": "assay.threats",

@@ -34,6 +34,7 @@ KINDS: tuple[Kind, ...] = ("attack", "threat", "loss", "model", "data", "suite")
 
 _PACKAGE = Path(__file__).parent
 LP = ("linf", "l2", "l1")
+NORMS = (*LP, "l0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,36 +96,42 @@ _ATTACKS = (
         "gradients",
         "one step of steepest ascent to the edge of the ball",
         "Goodfellow et al. 2015, https://arxiv.org/abs/1412.6572",
+        threats=NORMS,
     ),
     _attack(
         "BIM",
         "gradients",
         "iterated small steps from the clean input",
         "Kurakin et al. 2017, https://arxiv.org/abs/1607.02533",
+        threats=NORMS,
     ),
     _attack(
         "PGD",
         "gradients",
         "projected steepest ascent from a random start, with restarts and momentum",
         "Madry et al. 2018, https://arxiv.org/abs/1706.06083",
+        threats=NORMS,
     ),
     _attack(
         "MIFGSM",
         "gradients",
         "iterated steps along an accumulated gradient",
         "Dong et al. 2018, https://arxiv.org/abs/1710.06081",
+        threats=NORMS,
     ),
     _attack(
         "APGD",
         "gradients",
         "projected ascent that halves its own step when progress stalls",
         "Croce and Hein 2020, https://arxiv.org/abs/2003.01690",
+        threats=NORMS,
     ),
     _attack(
         "MultiTargeted",
         "gradients",
         "an inner attack towards each of the likeliest other classes in turn",
         "Gowal et al. 2019, https://arxiv.org/abs/1910.09338",
+        threats=NORMS,
         inner="APGD",
     ),
     _attack(
@@ -142,6 +149,7 @@ _THREATS = tuple(
         ("Linf", "every input value changes by at most eps"),
         ("L2", "the Euclidean length of the change is at most eps"),
         ("L1", "the absolute changes sum to at most eps"),
+        ("L0", "at most eps features (or pixels) change"),
     )
 )
 

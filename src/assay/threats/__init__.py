@@ -2,5 +2,6 @@
 
 from assay.threats.base import Threat
 from assay.threats.lp import L1, L2, Linf
+from assay.threats.sparse import L0
 
-__all__ = ["L1", "L2", "Linf", "Threat"]
+__all__ = ["L0", "L1", "L2", "Linf", "Threat"]

@@ -4,71 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
 
 from assay.rng import Keyed
-from assay.threats.base import Threat
+from assay.threats.additive import HALF, Additive, column
 
-_HALF = (torch.float16, torch.bfloat16)  # their projections are computed in float32, where sums do not overflow
 _L1_SHARE = 0.01  # share of the coordinates that one L1 ascent step moves
-
-
-def _column(value: Tensor, like: Tensor) -> Tensor:
-    """`(b,)` shaped to multiply `(b, *m)`."""
-    return value.reshape(-1, *[1] * (like.ndim - 1))
-
-
-class _Clip(torch.autograd.Function):
-    """Clamp to the bounds whose gradient passes unchanged.
-
-    A projected move lies in the box up to one rounding error, and there torch's clamp would return a zero gradient,
-    which freezes a pixel for good under sign steps.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, low: float, high: float) -> Tensor:
-        return x.clamp(low, high)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        return grads[0], None, None
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class _Lp(Threat):
-    """What the three norms share: the move is an additive perturbation of x's shape."""
-
-    def identity(self, x: Tensor) -> Tensor:
-        return torch.zeros_like(x)
-
-    def apply(self, x: Tensor, theta: Tensor) -> Tensor:
-        moved: Tensor = _Clip.apply(x + theta, *self.bounds)  # type: ignore[no-untyped-call]
-        return moved
-
-    def _room(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The least and the largest perturbation that keep x inside the bounds."""
-        low, high = self.bounds
-        return low - x, high - x
-
-    def _moved(self, x: Tensor, theta: Tensor) -> Tensor:
-        """The perturbation that really reaches the model, flat."""
-        return ((x + theta).clamp_(*self.bounds) - x).flatten(1)
-
-    def _unit(self, x: Tensor) -> float:
-        """Largest rounding error of one value of x + theta."""
-        return float(torch.finfo(x.dtype).eps) / 2 * max(abs(b) for b in self.bounds)
-
-    @staticmethod
-    def _uniform(x: Tensor, rng: Keyed, low: float, high: float) -> Tensor:
-        return rng.uniform(*x.shape[1:], low=low, high=high).to(x)
 
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class Linf(_Lp):
+class Linf(Additive):
     """`max_i |x'_i - x_i| <= eps`.
 
     Steepest ascent: `theta + step * sign(grad)`. Projection: clipping to [-eps, eps] and to the bounds, which for this
@@ -88,14 +37,14 @@ class Linf(_Lp):
 
     def start(self, x: Tensor, rng: Keyed) -> Tensor:
         """Uniform in the ball, then clipped to the bounds."""
-        eps = _column(self.budget(x), x)
+        eps = column(self.budget(x), x)
         return self.project(x, self._uniform(x, rng, -1.0, 1.0).mul_(eps))
 
     def project(self, x: Tensor, theta: Tensor) -> Tensor:
         """Clip to the ball and the bounds."""
         low, high = self._room(x)
         if isinstance(self.eps, Tensor):
-            eps = _column(self.budget(x), x)
+            eps = column(self.budget(x), x)
             low, high = torch.maximum(low, -eps), torch.minimum(high, eps)
         elif self.eps is not None:
             low.clamp_(min=-self.eps)
@@ -104,7 +53,7 @@ class Linf(_Lp):
 
     def ascend(self, x: Tensor, theta: Tensor, grad: Tensor, step: Tensor) -> Tensor:
         """Sign step."""
-        return torch.addcmul(theta, grad.sign(), _column(step, theta))
+        return torch.addcmul(theta, grad.sign(), column(step, theta))
 
     def size(self, x: Tensor, theta: Tensor) -> Tensor:
         """Largest absolute change."""
@@ -117,7 +66,7 @@ class Linf(_Lp):
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class L2(_Lp):
+class L2(Additive):
     """`||x' - x||_2 <= eps`.
 
     Steepest ascent: `theta + step * grad / ||grad||_2`. Projection: the exact nearest point of ball and box,
@@ -143,7 +92,7 @@ class L2(_Lp):
         direction = rng.normal(*x.shape[1:]).to(x)
         length = self.budget(x) * rng.uniform(1).to(x).squeeze(1) ** (1 / x[0].numel())
         norm = torch.linalg.vector_norm(direction.flatten(1), dim=1).clamp_min(torch.finfo(x.dtype).tiny)
-        return self.project(x, direction.mul_(_column(length / norm, x)))
+        return self.project(x, direction.mul_(column(length / norm, x)))
 
     def project(self, x: Tensor, theta: Tensor) -> Tensor:
         """Exact nearest point of ball and box."""
@@ -157,16 +106,16 @@ class L2(_Lp):
         if not bool(far.any()):
             return inside
         rows = far.nonzero().squeeze(1)
-        parts = (v[rows].float() if v.dtype in _HALF else v[rows] for v in (theta, low, high, eps))
+        parts = (v[rows].float() if v.dtype in HALF else v[rows] for v in (theta, low, high, eps))
         inside[rows] = _scaled_into(*parts).to(inside.dtype)
         return inside
 
     def ascend(self, x: Tensor, theta: Tensor, grad: Tensor, step: Tensor) -> Tensor:
         """Normalised step; scaled to a largest value of 1 first, since squares of small gradients vanish."""
         peak = grad.flatten(1).abs().amax(dim=1)
-        unit = grad / _column(torch.where(peak > 0, peak, 1), grad)
+        unit = grad / column(torch.where(peak > 0, peak, 1), grad)
         norm = torch.linalg.vector_norm(unit.flatten(1), dim=1)
-        return torch.addcmul(theta, unit, _column(step / norm.clamp_min(1), theta))
+        return torch.addcmul(theta, unit, column(step / norm.clamp_min(1), theta))
 
     def size(self, x: Tensor, theta: Tensor) -> Tensor:
         """Euclidean length of the change."""
@@ -189,7 +138,7 @@ def _scaled_into(theta: Tensor, low: Tensor, high: Tensor, eps: Tensor) -> Tenso
     scale = eps / square.sum(dim=1).sqrt().clamp_min(torch.finfo(theta.dtype).tiny)
     clamped_before = torch.full_like(eps, -1, dtype=torch.int64)
     while True:
-        scaled = theta * _column(scale, theta)
+        scaled = theta * column(scale, theta)
         move = torch.minimum(torch.maximum(scaled, low), high)
         clamped = (move != scaled).flatten(1)
         count = clamped.sum(dim=1)
@@ -203,7 +152,7 @@ def _scaled_into(theta: Tensor, low: Tensor, high: Tensor, eps: Tensor) -> Tenso
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class L1(_Lp):
+class L1(Additive):
     """`sum_i |x'_i - x_i| <= eps`.
 
     Steepest ascent moves along the single largest coordinate of `|grad|`. As that is slow where the gradient changes,
@@ -240,7 +189,7 @@ class L1(_Lp):
         magnitude = exponential[:, :d] / exponential.sum(dim=1, keepdim=True).clamp_min(torch.finfo(unit.dtype).tiny)
         sign = 1 - 2 * rng.integers(0, 2, d).to(magnitude)
         theta = (magnitude * sign).to(x).reshape(x.shape)
-        return self.project(x, theta.mul_(_column(self.budget(x), x)))
+        return self.project(x, theta.mul_(column(self.budget(x), x)))
 
     def project(self, x: Tensor, theta: Tensor) -> Tensor:
         """Exact nearest point of ball and box."""
@@ -255,7 +204,7 @@ class L1(_Lp):
         rows = far.nonzero().squeeze(1)
         part = theta[rows]
         room = torch.where(part > 0, high[rows], -low[rows]).flatten(1)
-        parts = (v.float() if v.dtype in _HALF else v for v in (part.flatten(1).abs(), room, eps[rows]))
+        parts = (v.float() if v.dtype in HALF else v for v in (part.flatten(1).abs(), room, eps[rows]))
         inside[rows] = _shrunk_into(*parts).to(part.dtype).reshape(part.shape) * part.sign()
         return inside
 
