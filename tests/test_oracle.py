@@ -156,6 +156,25 @@ def test_jacobian_is_that_of_autograd():
     assert oracle.record.backwards.tolist() == [2] * 6
 
 
+def test_gradients_of_several_losses_cost_one_forward_and_follow_the_guide():
+    model, x, y, oracle = setting()
+    targets = (y + 1) % 3
+    oracle.record.active[2] = False
+    wanted = lambda output, goal: output.gather(1, goal.classes[:, None]).squeeze(1)  # noqa: E731
+    every = lambda output, goal: output.square().sum(1)  # noqa: E731
+    grads, out = oracle.towards(Targeted(targets)).gradients(torch.zeros_like(x), [wanted, every])
+    w = model.weight.detach()
+    asked = torch.arange(6) != 2
+    assert torch.allclose(grads[asked, 0], w[targets][asked])
+    assert torch.allclose(grads[asked, 1], (2 * (x @ w.T) @ w)[asked])
+    assert torch.equal(grads[2], torch.zeros(2, 4, dtype=torch.float64))
+    assert torch.allclose(out[asked], (x @ w.T)[asked])
+    assert oracle.record.forwards.tolist() == asked.int().tolist()
+    assert oracle.record.backwards.tolist() == (2 * asked).tolist()
+    oracle.record.active[:] = False
+    assert oracle.gradients(torch.zeros_like(x), [wanted, every])[0].shape == (6, 2, 4)
+
+
 def test_a_part_writes_into_the_record_of_the_whole():
     model, x, y, oracle = setting(eps=1.0)
     part = oracle.at(torch.tensor([4, 1])).at(torch.tensor([False, True]))

@@ -10,9 +10,10 @@ from __future__ import annotations
 import copy
 import gc
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 from typing import Any, final
 from weakref import WeakKeyDictionary
 
@@ -272,20 +273,27 @@ class Oracle:
         Raises:
             ModelError: no gradient reaches the input.
         """
-        self._need(Access.GRADIENTS)
-        k = classes.shape[1]
 
-        def passes(x: Tensor, theta: Tensor, goal: Goal, guide: Goal, threat: Threat, picked: Tensor) -> dict[str, Any]:
-            with torch.enable_grad():
-                theta = theta.detach().requires_grad_()
-                moved = threat.apply(x, theta)
-                output = self.model(moved)
-                chosen = output.gather(1, picked)
-                grads = [_backward(chosen[:, i].sum(), theta, keep=i + 1 < k) for i in range(k)]
-            return {"moved": moved.detach(), "output": _detach(output), "grad": _finite(torch.stack(grads, dim=1))}
+        def chosen(classes: Tensor) -> list[Loss]:
+            return [partial(_chosen, classes=one) for one in classes.unbind(1)]
 
-        answer = self._ask(theta, rows, passes, backwards=k, extra=classes)
-        return answer["grad"], answer["output"]
+        return self._slopes(theta, rows, chosen, classes.shape[1], extra=classes)
+
+    def gradients(self, theta: Tensor, losses: Sequence[Loss], rows: Tensor | None = None) -> tuple[Tensor, Any]:
+        """Gradients of several losses with respect to the move, from one forward and k backward passes.
+
+        Args:
+            theta: moves, `(b, *m)`.
+            losses: k of `(output, goal) -> (b,)`, as for `gradient`.
+            rows: bool mask of the samples to ask about.
+
+        Returns:
+            Gradients `(b, k, *m)` and the raw output.
+
+        Raises:
+            ModelError: no gradient reaches the input.
+        """
+        return self._slopes(theta, rows, lambda: losses, len(losses))
 
     def judge(self, theta: Tensor, rows: Tensor | None = None) -> None:
         """Have moves judged whose answer the attack does not need (the last ones); costs nothing in training."""
@@ -354,6 +362,30 @@ class Oracle:
             moved = threat.apply(x, theta)
             return {"moved": moved, "output": self.model(moved)}
 
+    def _slopes(
+        self,
+        theta: Tensor,
+        rows: Tensor | None,
+        losses: Callable[..., Sequence[Loss]],
+        k: int,
+        extra: Tensor | None = None,
+    ) -> tuple[Tensor, Any]:
+        """Gradients of the k losses for the rows of a micro-batch, given what `extra` holds for them."""
+        self._need(Access.GRADIENTS)
+
+        def passes(x: Tensor, theta: Tensor, goal: Goal, guide: Goal, threat: Threat, *more: Tensor) -> dict[str, Any]:
+            with torch.enable_grad():
+                theta = theta.detach().requires_grad_()
+                moved = threat.apply(x, theta)
+                output = self.model(moved)
+                grads = [
+                    _gradient(output, theta, guide, loss, keep=i + 1 < k)[1] for i, loss in enumerate(losses(*more))
+                ]
+            return {"moved": moved.detach(), "output": _detach(output), "grad": _finite(torch.stack(grads, dim=1))}
+
+        answer = self._ask(theta, rows, passes, backwards=k, several=k, extra=extra)
+        return answer["grad"], answer["output"]
+
     def _ask(
         self,
         theta: Tensor,
@@ -363,13 +395,14 @@ class Oracle:
         backwards: int = 0,
         decide: bool = False,
         keep_first: bool = False,
+        several: int = 0,
         extra: Tensor | None = None,
     ) -> dict[str, Any]:
         """Put a question about the rows that still matter; return its answers in the logical batch's shape."""
-        several = theta.ndim > self._move_ndim
-        k = theta.shape[1] if several else 1
-        shape = (len(self.x), k) if several else (len(self.x),)
-        flat = theta.flatten(0, 1) if several else theta
+        candidates = theta.ndim > self._move_ndim
+        k = theta.shape[1] if candidates else 1
+        shape = (len(self.x), k) if candidates else (len(self.x),)
+        flat = theta.flatten(0, 1) if candidates else theta
         pairs = self._pairs(rows, k)
         answers: dict[str, Any] = {}
         done, total = 0, len(flat) if pairs is None else len(pairs)
@@ -400,7 +433,7 @@ class Oracle:
             _scatter(answers, found, part, len(flat))
             done = end
         if not answers:
-            answers = self._nothing(theta, decide, 0 if extra is None else extra.shape[1])
+            answers = self._nothing(theta, decide, several)
         return {name: _shaped(value, shape) for name, value in answers.items()}
 
     def _pairs(self, rows: Tensor | None, k: int) -> Tensor | None:
@@ -547,7 +580,15 @@ def _single(output: Any) -> Any:
     return output.float() if _half(output) else output
 
 
-def _gradient(output: Any, theta: Tensor, guide: Goal, loss: Loss | None) -> tuple[Tensor, Tensor]:
+def _chosen(output: Any, guide: Goal, *, classes: Tensor) -> Tensor:
+    """One chosen output of each sample."""
+    value: Tensor = output.gather(1, classes[:, None]).squeeze(1)
+    return value
+
+
+def _gradient(
+    output: Any, theta: Tensor, guide: Goal, loss: Loss | None, *, keep: bool = False
+) -> tuple[Tensor, Tensor]:
     """The loss of each sample and its gradient with respect to the move.
 
     Half precision would lose both: losses are computed in float32, and the gradient at the output is scaled to a
@@ -556,13 +597,13 @@ def _gradient(output: Any, theta: Tensor, guide: Goal, loss: Loss | None) -> tup
     """
     if not _half(output):
         value = _loss(output, guide, loss)
-        return value.detach(), _backward(value.sum(), theta)
+        return value.detach(), _backward(value.sum(), theta, keep=keep)
     wide = output.detach().float().requires_grad_()
     value = _loss(wide, guide, loss)
     (slope,) = torch.autograd.grad(value.sum(), wide)
     column = [-1, *[1] * (slope.ndim - 1)]
     scale = slope.flatten(1).abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
-    grad = _backward(output, theta, slope=(slope / scale.reshape(column)).to(output.dtype))
+    grad = _backward(output, theta, slope=(slope / scale.reshape(column)).to(output.dtype), keep=keep)
     if not _half(theta):
         grad = grad * scale.reshape(-1, *[1] * (grad.ndim - 1)).to(grad.dtype)
     return value.detach(), grad
