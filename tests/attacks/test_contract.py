@@ -24,6 +24,8 @@ STRENGTH = {
 }
 # Bumps of at least 3 pixels cannot follow weights that are noise from pixel to pixel, whatever the number of queries.
 REACH = {("Square", "linf"): 3.0, ("Square", "l2"): 4.0}
+# What attacks that minimise promise without eps: at most this multiple of the exact distance (in L0: 1.0, the count).
+MINIMUM: dict[tuple[str, str], float] = {}
 UNTARGETED_ONLY = {"MultiTargeted"}
 # Settings of PGD, and a wrapper around APGD: what depends on the norm is checked with PGD and APGD.
 ONE_NORM = {"FGSM": "linf", "BIM": "linf", "MIFGSM": "linf", "MultiTargeted": "l2"}
@@ -46,5 +48,11 @@ def factory(name, check):
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize(("name", "norm"), PAIRS)
 def test_contract(name, norm, check):
-    reach = REACH.get((name, norm), 2.0)
-    CHECKS[check](Case(factory=factory(name, check), norm=norm, reach=reach, targeted=name not in UNTARGETED_ONLY))
+    case = Case(
+        factory=factory(name, check),
+        norm=norm,
+        reach=REACH.get((name, norm), 2.0),
+        targeted=name not in UNTARGETED_ONLY,
+        minimum=MINIMUM.get((name, norm)),
+    )
+    CHECKS[check](case)

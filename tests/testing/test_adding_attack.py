@@ -28,7 +28,7 @@ def attack_class():
     del sys.modules[spec.name]
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1", "l0"])
 @pytest.mark.parametrize("check", CHECKS)
 def test_the_example_passes_every_check(attack_class, check, norm):
     CHECKS[check](Case(factory=lambda threat: attack_class(threat=threat), norm=norm))
@@ -39,7 +39,7 @@ def test_the_code_on_the_page_runs(attack_class):
     names = {"assay": assay, "torch": torch, "DecayingAscent": attack_class}
     short = 'norms=["linf"], only=["counts_are_true"]'  # every check runs in the test above
     for block in blocks[1:]:
-        exec(block.replace('norms=["linf", "l2", "l1"]', short), names)
+        exec(block.replace('norms=["linf", "l2", "l1", "l0"]', short), names)
     assert names["check_attack"] is check_attack
 
 

@@ -15,7 +15,7 @@ from assay.oracle import Access
 from assay.testing import CHECKS, Case, ContractError, check_attack
 from assay.testing.case import audit, same
 from assay.testing.problems import Affine
-from assay.threats import Linf, Threat
+from assay.threats import L0, Linf, Threat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +90,34 @@ CAUGHT = {
 }
 
 
+IN_L0 = ("does nothing", "wrong way", "noise by batch", "one budget for the batch", "clips to one", "stops at bounds")
+
+
+@pytest.mark.parametrize("mistake", IN_L0)
+def test_mistakes_are_caught_where_sizes_are_counts(mistake):
+    with pytest.raises(ContractError):
+        CHECKS[CAUGHT[mistake]](Case(factory=lambda threat: Wrong(threat=threat, mistake=mistake), norm="l0"))
+
+
+@pytest.mark.parametrize("check", sorted({CAUGHT[mistake] for mistake in IN_L0}))
+def test_the_same_attack_without_the_mistake_passes_there(check):
+    CHECKS[check](Case(factory=lambda threat: Wrong(threat=threat), norm="l0"))
+
+
+def test_the_audit_counts_features_and_pixels():
+    problem = Affine(classes=4)
+    x, y = problem.inputs(8, dtype=torch.float64)
+    model = problem.model(torch.float64)
+    for unit in ("feature", "pixel"):
+        result = PGD(threat=L0(3, unit=unit))(model, x, y)
+        assert result.success.any()
+        audit(result, model, x, y, L0(3, unit=unit))
+        with pytest.raises(ContractError, match="leaves the l0 ball"):
+            audit(result, model, x, y, L0(float(result.distance[result.success].max()) - 1, unit=unit))
+        with pytest.raises(ContractError, match="distance is"):
+            audit(replace(result, distance=result.distance + 1), model, x, y, L0(3, unit=unit))
+
+
 @pytest.mark.parametrize("mistake", CAUGHT)
 def test_a_mistake_is_caught_by_its_check(mistake):
     with pytest.raises(ContractError):
@@ -99,6 +127,45 @@ def test_a_mistake_is_caught_by_its_check(mistake):
 @pytest.mark.parametrize("check", sorted(set(CAUGHT.values())))
 def test_the_same_attack_without_the_mistake_passes(check):
     CHECKS[check](Case(factory=lambda threat: Wrong(threat=threat), norm="linf"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Knowing(Attack):
+    """The nearest point behind the boundary of the affine problem that checks use, or a multiple of that move."""
+
+    threat: Threat
+    stretch: float = 1 + 1e-9
+
+    access: ClassVar[Access] = Access.GRADIENTS
+
+    def run(self, oracle, x, goal, rng):
+        problem = Affine(classes=oracle.clean().shape[1])
+        theta = self.stretch * (problem.optimum(x, goal.classes, self.threat.name) - x)
+        if self.stretch > 2:  # too many features
+            theta = theta.where(theta != 0, 1e-3)
+        oracle.judge(theta)
+        return theta
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1", "l0"])
+def test_only_smallest_moves_pass_as_such(norm):
+    def check(minimum, **settings):
+        case = Case(factory=lambda threat: Knowing(threat=threat, **settings), norm=norm, minimum=minimum)
+        CHECKS["finds_the_smallest"](case)
+
+    check(1.001 if norm != "l0" else 1.0)
+    check(None, stretch=0.0)
+    for far in (0.0, 3.0):  # does nothing; goes too far
+        with pytest.raises(ContractError, match=r"times the exact one, at most 1\.01 was promised"):
+            check(1.01, stretch=far)
+
+
+def test_a_distance_below_the_exact_one_is_caught(monkeypatch):
+    """Without the audit, which knows no exact distances, to see that this check sees it too."""
+    monkeypatch.setattr("assay.testing.checks.outcome.audit", lambda *_: None)
+    monkeypatch.setattr(Linf, "size", lambda self, x, theta: 0.9 * theta.flatten(1).abs().amax(1))
+    with pytest.raises(ContractError, match="below the exact one"):
+        CHECKS["finds_the_smallest"](Case(factory=lambda threat: Knowing(threat=threat), norm="linf", minimum=1.01))
 
 
 @dataclass(kw_only=True)

@@ -11,14 +11,15 @@ from torch import Tensor, nn
 
 from assay.goals import Goal, Targeted, Untargeted
 from assay.testing.problems import Affine, Norm
-from assay.threats import L1, L2, Linf, Threat
+from assay.threats import L0, L1, L2, Linf, Threat
 
 if TYPE_CHECKING:
     from assay.attacks.base import Attack, Result
 
 Factory: TypeAlias = "Callable[[Threat], Attack]"
-THREATS: dict[str, type[Threat]] = {"linf": Linf, "l2": L2, "l1": L1}
+THREATS: dict[str, type[Threat]] = {"linf": Linf, "l2": L2, "l1": L1, "l0": L0}
 _ORDER = {"linf": torch.inf, "l2": 2.0, "l1": 1.0}
+_WIDE = {"linf": 0.05, "l2": 0.3, "l1": 1.5, "l0": 6.0}
 
 
 class ContractError(AssertionError):
@@ -32,10 +33,12 @@ class Case:
 
     Args:
         factory: Builds the attack from a threat.
-        norm: "linf", "l2" or "l1".
+        norm: "linf", "l2", "l1" or "l0" (features).
         reach: The multiple of the exact radius at which the attack must win on an affine problem.
         share: The share of the samples on which it must win there.
         targeted: Whether the attack accepts targets; one that does not must refuse them by name.
+        minimum: The multiple of the exact distance that a search without eps must reach on affine problems (1.0 in L0:
+            the exact count); None for attacks that need a budget, or promise nothing.
     """
 
     factory: Factory
@@ -43,6 +46,16 @@ class Case:
     reach: float = 2.0
     share: float = 1.0
     targeted: bool = True
+    minimum: float | None = None
+
+    @property
+    def wide(self) -> float:
+        """A budget for inputs in [0, 1] that is small, but enough to attack with."""
+        return _WIDE[self.norm]
+
+    def within(self, exact: Tensor, share: float = 0.95) -> Tensor:
+        """Budgets at which nothing exists: a share of the exact distances, in L0 one feature less."""
+        return (exact - 1).clamp(min=0) if self.norm == "l0" else share * exact
 
     def threat(self, eps: float | Tensor | None, bounds: tuple[float, float] = (0.0, 1.0)) -> Threat:
         """The norm's threat."""
@@ -80,7 +93,10 @@ class Setting:
 
     @property
     def middle(self) -> float:
-        """A budget at which about half of the samples can be won, and none is decided by rounding."""
+        """A budget at which about half of the samples can be won, and none is decided by rounding.
+
+        Whole numbers of features are often equal: in L0 it may be more than half.
+        """
         ordered = self.exact.sort().values
         k = len(ordered) // 2
         return float(ordered[k - 1] + ordered[k]) / 2
@@ -91,14 +107,19 @@ def fail(message: str) -> NoReturn:
     raise ContractError(message)
 
 
-def sizes(delta: Tensor, norm: str) -> Tensor:
-    """Sizes (b,) in float64, measured without the threat's own code."""
+def sizes(delta: Tensor, norm: str, unit: str = "feature") -> Tensor:
+    """Sizes (b,) in float64, measured without the threat's own code; `unit` is what L0 counts."""
+    if norm == "l0":
+        changed = delta != 0
+        return (changed.any(dim=1) if unit == "pixel" else changed).flatten(1).sum(dim=1).double()
     size: Tensor = torch.linalg.vector_norm(delta.flatten(1).double(), _ORDER[norm], dim=1)
     return size
 
 
-def rounding(x: Tensor, bounds: tuple[float, float]) -> float:
-    """By how much rounding may falsify a size: a few units in the last place of every value."""
+def rounding(x: Tensor, bounds: tuple[float, float], norm: str = "l1") -> float:
+    """By how much rounding may falsify a size: a few units in the last place of every value; counts are exact."""
+    if norm == "l0":
+        return 0.0
     return 8 * float(torch.finfo(x.dtype).eps) * max(1.0, *map(abs, bounds)) * x[0].numel()
 
 
@@ -120,7 +141,8 @@ def audit(result: Result, model: Any, x: Tensor, goal: Goal | Tensor, threat: Th
     low, high = threat.bounds
     if bool(((x_adv < low) | (x_adv > high)).any()):
         fail(f"x_adv runs from {float(x_adv.min()):g} to {float(x_adv.max()):g}, outside the bounds {threat.bounds}")
-    size, slack = sizes(x_adv.double() - x.double(), threat.name), rounding(x, threat.bounds)
+    size = sizes(x_adv.double() - x.double(), threat.name, getattr(threat, "unit", "feature"))
+    slack = rounding(x, threat.bounds, threat.name)
     if threat.eps is not None:
         eps = torch.as_tensor(threat.eps, dtype=torch.float64).expand(len(x))
         outside = size > eps + slack

@@ -20,16 +20,18 @@ def check_attack(
     reach: float = 2.0,
     share: float = 1.0,
     targeted: bool = True,
+    minimum: float | None = None,
     only: Iterable[str] | None = None,
 ) -> None:
     """Run every check of the contract on an attack, in each norm, and report all that it breaks at once.
 
     Args:
         factory: Builds the attack from a threat, such as `lambda threat: MyAttack(threat=threat)`.
-        norms: The norms that the attack supports.
+        norms: The norms that the attack supports, of "linf", "l2", "l1" and "l0".
         reach: The multiple of the exact radius at which it must win on an affine problem.
         share: The share of the samples on which it must win there.
         targeted: Whether the attack accepts targets; one that does not must refuse them by name.
+        minimum: The multiple of the exact distance that it must reach without eps; not checked when None.
         only: Names of checks from `CHECKS`; all of them when None.
 
     Raises:
@@ -44,7 +46,7 @@ def check_attack(
     norms = _chosen("norms", norms, THREATS)
     names = _chosen("only", CHECKS if only is None else only, CHECKS)
     for norm in norms:
-        case = Case(factory=factory, norm=norm, reach=reach, share=share, targeted=targeted)
+        case = Case(factory=factory, norm=norm, reach=reach, share=share, targeted=targeted, minimum=minimum)
         broken += [f"[{norm}] {name}: {problem}" for name in names if (problem := _run(name, case))]
     if broken:
         raise ContractError(f"the attack breaks {len(broken)} rules of the contract:\n" + "\n".join(broken))

@@ -18,6 +18,7 @@ CHECKS: dict[str, Check] = {
         outcome.targeted_result_is_honest,
         outcome.wins_beyond_the_exact_radius,
         outcome.never_wins_within_the_exact_radius,
+        outcome.finds_the_smallest,
         outcome.cannot_change_a_constant_model,
         outcome.wrong_from_the_start_is_distance_zero,
         outcome.training_moves_are_allowed_and_help,

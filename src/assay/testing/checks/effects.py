@@ -22,7 +22,7 @@ def model_is_left_as_it_was(case: Case) -> None:
     x, _ = Affine(classes=4).inputs(4)
     y = model.eval()(x).argmax(1).detach()
     model.train()
-    attack = case.attack(_wide(case))
+    attack = case.attack(case.wide)
     for label, act in (("an attack", attack), ("perturb", attack.perturb)):
         if label == "perturb":
             model.eval()  # in train mode batch norms would learn from every batch, as training wants
@@ -40,7 +40,7 @@ def frozen_modules_stay_frozen(case: Case) -> None:
     model = Layered(3, 4)
     x, _ = Affine(classes=4).inputs(4)
     y = model.eval()(x).argmax(1).detach()
-    attack = case.attack(_wide(case))
+    attack = case.attack(case.wide)
     for root in (True, False):
         model.train(root)
         model.frozen.train(not root)
@@ -101,7 +101,3 @@ def _state(model: nn.Module) -> dict[str, Tensor | None]:
         state[f"{name}.grad"] = None if parameter.grad is None else parameter.grad.clone()
         state[f"{name}.requires_grad"] = torch.tensor(parameter.requires_grad)
     return state
-
-
-def _wide(case: Case) -> float:
-    return {"linf": 0.05, "l2": 0.3, "l1": 1.5}[case.norm]

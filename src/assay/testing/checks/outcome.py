@@ -48,12 +48,12 @@ def targeted_result_is_honest(case: Case) -> None:
         except AssayError:
             return
         fail("the attack says that it takes no targets, but accepted some")
-    eps = torch.where(torch.arange(len(exact)) % 2 == 0, 0.95, case.reach) * exact
+    eps = torch.where(torch.arange(len(exact)) % 2 == 0, case.within(exact), case.reach * exact)
     attack = case.attack(eps)
     result = attack(at.model, at.x, goal)
     audit(result, at.model, at.x, goal, attack.threat)
     if bool(result.success[::2].any()):
-        fail("a targeted success was claimed at 0.95 of the exact radius, where none exists")
+        fail("a targeted success was claimed below the exact radius, where none exists")
     if float(result.success[1::2].double().mean()) < case.share:
         fail(f"at {case.reach} times the exact radius {int(result.success[1::2].sum())} of 4 targets were reached")
 
@@ -72,14 +72,35 @@ def wins_beyond_the_exact_radius(case: Case) -> None:
 
 
 def never_wins_within_the_exact_radius(case: Case) -> None:
-    """At 0.95 of the exact radius nothing can succeed, so nothing may claim to."""
+    """At 0.95 of the exact radius (L0: one feature less) nothing can succeed, so nothing may claim to."""
     for bounds in ((0.0, 1.0), (-2.0, 3.0)):
         at = case.setting(bounds=bounds)
-        attack = case.attack(0.95 * at.exact, bounds)
+        attack = case.attack(case.within(at.exact), bounds)
         result = attack(at.model, at.x, at.y)
         audit(result, at.model, at.x, at.y, attack.threat)
         if bool(result.success.any()):
-            fail(f"a success was claimed at 0.95 of the exact radius, where none exists ({where(result.success)})")
+            fail(f"a success was claimed below the exact radius, where none exists ({where(result.success)})")
+
+
+def finds_the_smallest(case: Case) -> None:
+    """Without eps distances are at most `minimum` times the exact ones, never below; not checked when it is None."""
+    if case.minimum is None:
+        return
+    attack = case.attack(None)
+    for classes in (2, 4):
+        at = case.setting(classes=classes)
+        result = attack(at.model, at.x, at.y)
+        audit(result, at.model, at.x, at.y, attack.threat)
+        below = result.distance < at.exact * (1 - 1e-6)
+        if bool(below.any()):
+            fail(f"with {classes} classes a distance below the exact one was claimed ({where(below)})")
+        ratio = result.distance / at.exact
+        far = ratio > case.minimum * (1 + 1e-9)
+        if bool(far.any()):
+            fail(
+                f"with {classes} classes and no eps the distance is up to {float(ratio.max()):.4g} times the exact "
+                f"one, at most {case.minimum:g} was promised ({where(far)})"
+            )
 
 
 def cannot_change_a_constant_model(case: Case) -> None:
@@ -87,7 +108,7 @@ def cannot_change_a_constant_model(case: Case) -> None:
     problem = Constant()
     x, y = problem.inputs(4)
     for goal in (y, Targeted(torch.zeros_like(y))) if case.targeted else (y,):
-        attack = case.attack(0.5)
+        attack = case.attack(case.wide)
         result = attack(problem.model(), x, goal)
         audit(result, problem.model(), x, goal, attack.threat)
         if bool(result.success.any()):
@@ -124,7 +145,7 @@ def training_moves_are_allowed_and_help(case: Case) -> None:
         fail(f"perturb must return detached inputs like x, got {moved.dtype} of shape {tuple(moved.shape)}")
     if float(moved.min()) < 0 or float(moved.max()) > 1:
         fail("perturb leaves the bounds")
-    if bool((sizes(moved - at.x, case.norm) > eps + rounding(at.x, (0.0, 1.0))).any()):
+    if bool((sizes(moved - at.x, case.norm) > eps + rounding(at.x, (0.0, 1.0), case.norm)).any()):
         fail("perturb leaves the ball")
     if not torch.equal(moved, attack.perturb(at.model, at.x, at.y, seed=3)):
         fail("perturb gives another result for the same seed")
