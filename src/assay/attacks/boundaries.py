@@ -1,0 +1,87 @@
+"""Decision boundaries linearised at a move: what DeepFool and FAB step towards.
+
+Near a move `theta` the boundary to class k is the half-space `{delta: <w_k, delta> >= gap_k}` with
+`gap_k = z_y - z_k` and `w_k` the gradient of `z_k - z_y`: one backward pass for each class but the right one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import final
+
+import torch
+from torch import Tensor
+from typing_extensions import Self
+
+from assay.errors import LossError
+from assay.goals import Goal, Targeted, Untargeted
+from assay.losses import Loss, margin
+from assay.oracle import Oracle
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Boundaries:
+    """Which boundaries a sample may cross.
+
+    Args:
+        goal: the classes to leave or to reach.
+        losses: the differences of logits that count, each higher nearer the goal.
+    """
+
+    goal: Untargeted | Targeted
+    losses: tuple[Loss, ...]
+
+    @classmethod
+    def of(cls, oracle: Oracle, goal: Goal, candidates: int | None) -> Self:
+        """Those to the `candidates - 1` likeliest other classes at each point (all when None), or to the target."""
+        goal, classes = class_goal(goal), logits(oracle.clean()).shape[1]
+        if goal.targeted or classes <= 2:
+            return cls(goal, (margin,))
+        count = classes if candidates is None else min(candidates, classes)
+        return cls(goal, tuple(partial(_ahead, rank=rank) for rank in range(count - 1)))
+
+    def at(self, rows: Tensor) -> Self:
+        """Those of a part of the batch."""
+        return replace(self, goal=self.goal.at(rows))
+
+    def linearise(self, oracle: Oracle, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """Gaps `(b, k)`, negative where the boundary is crossed, and normals `(b, k, d)`."""
+        grads, output = oracle.towards(self.goal).gradients(theta, self.losses)
+        value = torch.stack([loss(output, self.goal) for loss in self.losses], dim=1)
+        return (self.goal.confidence - value).to(theta.dtype), grads.flatten(2)
+
+
+def ranked(output: Tensor, goal: Untargeted | Targeted) -> Tensor:
+    """All classes but the goal's, the likeliest first, `(b, classes - 1)`."""
+    others = output.nan_to_num(-torch.inf).scatter(1, goal.classes[:, None], -torch.inf)
+    return others.argsort(dim=1, descending=True, stable=True)[:, : output.shape[1] - 1]
+
+
+def logits(output: object) -> Tensor:
+    """A classifier's output.
+
+    Raises:
+        LossError: it is not one.
+    """
+    if not isinstance(output, Tensor) or output.ndim != 2:
+        raise LossError("boundaries between classes need a classifier's logits, `(batch, classes)`.")
+    return output
+
+
+def class_goal(goal: Goal) -> Untargeted | Targeted:
+    """A goal on classes.
+
+    Raises:
+        LossError: it is not one.
+    """
+    if not isinstance(goal, (Untargeted, Targeted)):
+        raise LossError(f"boundaries between classes need a goal on classes, not {type(goal).__name__}.")
+    return goal
+
+
+def _ahead(output: Tensor, goal: Untargeted, rank: int) -> Tensor:
+    """How far the other class of this rank is ahead of the right one."""
+    pair = output.gather(1, torch.stack([ranked(output.detach(), goal)[:, rank], goal.classes], dim=1))
+    return pair[:, 0] - pair[:, 1]
