@@ -141,6 +141,19 @@ _ATTACKS = (
         "Andriushchenko et al. 2020, https://arxiv.org/abs/1912.00049",
         threats=("linf", "l2"),
     ),
+    _attack(
+        "DeepFool",
+        "gradients",
+        "steps to the nearest linearised boundary until the decision changes",
+        "Moosavi-Dezfooli et al. 2016, https://arxiv.org/abs/1511.04599",
+        threats=("linf", "l2"),
+    ),
+    _attack(
+        "FAB",
+        "gradients",
+        "a walk along the decision boundary towards the clean input",
+        "Croce and Hein 2020, https://arxiv.org/abs/1907.02044",
+    ),
 )
 
 _THREATS = tuple(

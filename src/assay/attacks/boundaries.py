@@ -46,11 +46,11 @@ class Boundaries:
         """Those of a part of the batch."""
         return replace(self, goal=self.goal.at(rows))
 
-    def linearise(self, oracle: Oracle, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """Gaps `(b, k)`, negative where the boundary is crossed, and normals `(b, k, d)`."""
+    def linearise(self, oracle: Oracle, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Gaps `(b, k)`, negative where the boundary is crossed, normals `(b, k, d)`, and the model's output."""
         grads, output = oracle.towards(self.goal).gradients(theta, self.losses)
         value = torch.stack([loss(output, self.goal) for loss in self.losses], dim=1)
-        return (self.goal.confidence - value).to(theta.dtype), grads.flatten(2)
+        return (self.goal.confidence - value).to(theta.dtype), grads.flatten(2), output
 
 
 def ranked(output: Tensor, goal: Untargeted | Targeted) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from assay.attacks.base import Attack
 from assay.attacks.boundaries import Boundaries
-from assay.attacks.halfspace import Norm, dual_size, free_move, nearest_boxed, nearest_free
+from assay.attacks.halfspace import Norm, dual_size, free_move, nearest_free
 from assay.errors import SettingError, ThreatError
 from assay.goals import Goal
 from assay.oracle import Access, Oracle
@@ -19,6 +19,7 @@ from assay.rng import Keyed
 from assay.threats import L2, Linf, Threat
 
 _NUDGE = 1e-4  # added to the length of each step, in units of the range of valid inputs
+_LIKELY = 0.85  # share of the way to the linearised boundary from which a changed decision is looked for
 
 
 @final
@@ -37,8 +38,7 @@ class DeepFool(Attack):
         steps: steps at most.
         candidates: how many of the likeliest classes count, the right one included.
         overshoot: by which share the sum of all steps is lengthened.
-        clip: keep the search inside the bounds: each step is the least move to a hyperplane *within the box*, and the
-            nearest hyperplane is the one that is nearest so. Otherwise the steps are the paper's.
+        clip: clip the sum of all steps to the bounds after each one; the paper does not.
 
     Shapes:
         x `(b, *shape)` of any shape with a batch dimension.
@@ -49,12 +49,13 @@ class DeepFool(Attack):
         LossError: the goal or the model's output is not about classes.
 
     Deviations:
-        The paper's search may leave the bounds. With `clip=False` the sum r is never clipped here either, but the model
+        The paper's search may leave the bounds. With `clip=False` the sum r is not clipped here either, but the model
         is asked, the gradients are taken and the move is measured at the point clipped to the bounds, as only such
-        inputs are allowed: where a bound stops a value, further steps have to make up for it. The released code adds
-        1e-4 to the length of each step whatever the scale of the inputs; here it is 1e-4 of the range of the bounds for
-        L2, and divided by the square root of the number of values, the same Euclidean length, for Linf. The candidates
-        are the likeliest classes at each point, in the paper those at the clean input. Targets are an addition.
+        inputs are allowed. In both forms further steps have to make up for values that a bound stops. The released code
+        adds 1e-4 to the length of each step whatever the scale of the inputs; here it is 1e-4 of the range of the
+        bounds for L2, and divided by the square root of the number of values, the same Euclidean length, for Linf. The
+        candidates are the likeliest classes at each point, in the paper those at the clean input. Targets are an
+        addition.
 
     References:
         Moosavi-Dezfooli, Fawzi, Frossard, "DeepFool: a simple and accurate method to fool deep neural networks",
@@ -72,7 +73,7 @@ class DeepFool(Attack):
     steps: int = 50
     candidates: int = 10
     overshoot: float = 0.02
-    clip: bool = False
+    clip: bool = True
 
     access: ClassVar[Access] = Access.GRADIENTS
 
@@ -90,31 +91,32 @@ class DeepFool(Attack):
         """Steps of those whose decision has not changed yet."""
         theta = self.threat.identity(x)
         boundaries = Boundaries.of(oracle, goal, self.candidates)
-        places = (oracle.active & ~oracle.goal.reached(oracle.clean())).nonzero().squeeze(1)
-        part, total = oracle.at(places), theta[places].flatten(1)
-        boundaries = boundaries.at(places)
+        part, total, places = oracle, theta, torch.arange(len(x), device=x.device)
+        left = oracle.active & ~oracle.goal.reached(oracle.clean())
         for _ in range(self.steps):
-            if len(places) == 0:
-                break
-            gap, normal = boundaries.linearise(part, theta[places])
-            total = total + self._step(part.x.flatten(1), total, gap, normal)
-            theta[places] = ((1 + self.overshoot) * total).reshape(part.x.shape)
-            reached = part.goal.reached(part.scores(theta[places]))
-            left = (part.active & ~reached).nonzero().squeeze(1)
             part, boundaries, total, places = part.at(left), boundaries.at(left), total[left], places[left]
+            if len(places) == 0:
+                return self.threat.project(x, theta)
+            gap, normal, output = boundaries.linearise(part, theta[places])
+            left = ~part.goal.reached(output)
+            new, enough = self._step(part.x, total, gap, normal)
+            total = torch.where(left.reshape(-1, *[1] * (x.ndim - 1)), new, total)
+            theta[places] = (1 + self.overshoot) * total
+            # Where the bounds stop most of the step, it is the next step's question that judges this one.
+            crossed = enough & part.goal.reached(part.scores(theta[places], rows=left & enough))
+            left &= part.active & ~crossed
+        part.judge(theta[places], rows=left & ~enough)
         return self.threat.project(x, theta)
 
-    def _step(self, x: Tensor, total: Tensor, gap: Tensor, normal: Tensor) -> Tensor:
-        """The move to the nearest of the hyperplanes `(b, k, d)`, and a little beyond."""
+    def _step(self, x: Tensor, total: Tensor, gap: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
+        """The sum of steps with the next one, and whether it may well be enough, given what the bounds leave of it."""
         low, high = self.threat.bounds
         norm = cast(Norm, self.threat.name)
-        nudge = _NUDGE * (high - low) / (1 if norm == "l2" else math.sqrt(x.shape[1]))
-        beyond = gap + nudge * dual_size(normal, norm)
+        nudge = _NUDGE * (high - low) / (1 if norm == "l2" else math.sqrt(x[0].numel()))
+        rows, nearest = torch.arange(len(x), device=x.device), nearest_free(normal, gap, norm)
+        w, gap = normal[rows, nearest], gap[rows, nearest]
+        new = total + free_move(w, gap + nudge * dual_size(w, norm), norm).reshape(x.shape)
         if self.clip:
-            now = (1 + self.overshoot) * total
-            moved = (x + now).clamp(low, high)
-            _, step = nearest_boxed(normal, beyond, low - moved, high - moved, norm)
-            return step
-        rows = torch.arange(len(x), device=x.device)
-        nearest = nearest_free(normal, gap, norm)
-        return free_move(normal[rows, nearest], beyond[rows, nearest], norm)
+            new = (x + new).clamp(low, high) - x
+        moved = [(x + (1 + self.overshoot) * r).clamp(low, high) for r in (total, new)]
+        return new, (w * (moved[1] - moved[0]).flatten(1)).sum(dim=1) >= _LIKELY * gap

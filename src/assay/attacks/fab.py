@@ -152,7 +152,7 @@ class FAB(Attack):
                 return
             if len(left) < len(places):
                 part, boundaries, theta, places = part.at(left), boundaries.at(left), theta[left], places[left]
-            gap, normal = boundaries.linearise(part, theta)
+            gap, normal, _ = boundaries.linearise(part, theta)
             theta = self._step(part.x, theta, gap, normal)
             output = part.scores(theta)
             reached = part.goal.reached(output) & part.active
