@@ -13,6 +13,8 @@ SETTINGS: dict[str, dict[str, object]] = {
     "APGD": {"steps": 10},
     "MultiTargeted": {"targets": 2},
     "Square": {"queries": 40},
+    "FAB": {"steps": 8},
+    "CarliniWagner": {"steps": 20, "search_steps": 3, "lr": 0.05, "initial_c": 1.0, "max_c": 10.0},
 }
 # Random search needs more of them to win.
 ENOUGH = {"Square": {"queries": 250}}
@@ -25,7 +27,11 @@ STRENGTH = {
 # Bumps of at least 3 pixels cannot follow weights that are noise from pixel to pixel, whatever the number of queries.
 REACH = {("Square", "linf"): 3.0, ("Square", "l2"): 4.0}
 # What attacks that minimise promise without eps: at most this multiple of the exact distance (in L0: 1.0, the count).
-MINIMUM: dict[tuple[str, str], float] = {}
+MINIMUM: dict[tuple[str, str], float] = {
+    **{("DeepFool", norm): 1.03 for norm in ("linf", "l2")},
+    **{("CarliniWagner", norm): 1.0 if norm == "l0" else 1.01 for norm in ("linf", "l2", "l0")},
+    **{("FAB", norm): 1.01 for norm in ("linf", "l2", "l1")},
+}
 UNTARGETED_ONLY = {"MultiTargeted"}
 # Settings of PGD, and a wrapper around APGD: what depends on the norm is checked with PGD and APGD.
 ONE_NORM = {"FGSM": "linf", "BIM": "linf", "MIFGSM": "linf", "MultiTargeted": "l2"}

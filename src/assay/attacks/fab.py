@@ -100,8 +100,8 @@ class FAB(Attack):
             raise SettingError("candidates are for runs without targets: give one of the two.")
         if not 0 <= self.alpha_max <= 1:
             raise SettingError(f"alpha_max must be between 0 and 1; got {self.alpha_max}.")
-        if not 1 <= self.eta < math.inf:
-            raise SettingError(f"eta must be at least 1 and finite; got {self.eta}.")
+        if not 0 < self.eta < math.inf:
+            raise SettingError(f"eta must be positive and finite; got {self.eta}.")
         if not 0 < self.beta <= 1:
             raise SettingError(f"beta must be above 0 and at most 1; got {self.beta}.")
         if not isinstance(self.threat, (L2, Linf, L1)):
