@@ -7,7 +7,7 @@ Requests, one a line on standard input, each answered by one line on standard ou
     {"do": "load", "net": "resnet20", "data": "cifar10", "count": 300}
         -> {"versions": {...}, "attacks": ["pgd", "apgd"]}
     {"do": "attack", "attack": "pgd", "norm": "linf", "eps": 0.03, "steps": 40, "seed": 0, "batch": 100,
-     "save": "x.npy"}
+     "save": "x.npy"}                                        "first": 10 takes only the first 10 images
         -> {"seconds": ..., "forwards": ..., "backwards": ...}   rows in total; the images go to the file
 
 What a library prints goes to standard error.
@@ -28,7 +28,7 @@ import torch
 from counted import Counted
 from folder import images, reader
 
-LIBRARIES = ("assay", "foolbox", "torchattacks", "art")
+LIBRARIES = ("assay", "foolbox", "torchattacks", "art", "advlib")
 
 
 class Session:
@@ -45,13 +45,13 @@ class Session:
         torch.autograd.grad(self.model(first).sum(), first)  # the first pass of a process is slower than the rest
         return {"versions": self.runner.versions(), "attacks": sorted(self.runner.ATTACKS)}
 
-    def do_attack(self, attack: str, seed: int, save: str, **settings: str | float) -> dict:
+    def do_attack(self, attack: str, seed: int, save: str, first: int | None = None, **settings: str | float) -> dict:
         torch.manual_seed(seed)
         np.random.seed(seed)  # noqa: NPY002  one peer draws from NumPy's global generator
         self.model.reset()
         run = self.runner.ATTACKS[attack]
         start = time.perf_counter()
-        x_adv = run(self.model, self.x, self.y, seed=seed, **settings)
+        x_adv = run(self.model, self.x[:first], self.y[:first], seed=seed, **settings)
         seconds = time.perf_counter() - start
         np.save(save, x_adv.detach().numpy())
         return {"seconds": seconds, "forwards": self.model.forwards, "backwards": self.model.backwards}

@@ -1,10 +1,11 @@
-"""adversarial-robustness-toolbox: PGD (its torch version) and APGD, NumPy in and out."""
+"""adversarial-robustness-toolbox: PGD (its torch version), APGD and minimum-norm attacks, NumPy in and out."""
 
 from __future__ import annotations
 
 import art
 import numpy as np
 import torch
+from art.attacks import evasion
 from art.attacks.evasion import AutoProjectedGradientDescent, ProjectedGradientDescentPyTorch
 from art.estimators.classification import PyTorchClassifier
 
@@ -50,4 +51,42 @@ def apgd(model, x, y, *, norm, eps, steps, seed, batch):
     return torch.from_numpy(attack.generate(x.numpy(), y.numpy()))
 
 
-ATTACKS = {"pgd": pgd, "apgd": apgd}
+def _generate(attack, x, y=None):
+    return torch.from_numpy(attack.generate(x.numpy(), None if y is None else y.numpy()))
+
+
+def _deepfool(model, x, y, *, steps, seed, batch):
+    return _generate(evasion.DeepFool(_classifier(model, x), max_iter=steps, batch_size=batch, verbose=False), x)
+
+
+def _cw_l2(model, x, y, *, steps, searches, seed, batch):
+    settings = {"max_iter": steps, "binary_search_steps": searches, "batch_size": batch, "verbose": False}
+    return _generate(evasion.CarliniL2Method(_classifier(model, x), **settings), x, y)
+
+
+def _cw_linf(model, x, y, *, steps, seed, batch):
+    return _generate(evasion.CarliniLInfMethod(_classifier(model, x), max_iter=steps, verbose=False), x, y)
+
+
+def _ead(model, x, y, *, steps, searches, seed, batch):
+    settings = {"max_iter": steps, "binary_search_steps": searches, "batch_size": batch, "verbose": False}
+    return _generate(evasion.ElasticNet(_classifier(model, x), decision_rule="L1", **settings), x, y)
+
+
+def _jsma(model, x, y, *, steps, seed, batch):
+    """Steps are in percent of the features; the target is the class after the right one, as for torchattacks."""
+    attack = evasion.SaliencyMapMethod(
+        _classifier(model, x), theta=1.0, gamma=steps / 100, batch_size=batch, verbose=False
+    )
+    return _generate(attack, x, (y + 1) % 10)
+
+
+ATTACKS = {
+    "pgd": pgd,
+    "apgd": apgd,
+    "deepfool-l2": _deepfool,
+    "cw-l2": _cw_l2,
+    "cw-linf": _cw_linf,
+    "ead-l1": _ead,
+    "jsma-l0": _jsma,
+}

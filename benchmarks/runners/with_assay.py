@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 import assay
 from assay import attacks
+from assay.goals import Targeted
 
 
 def versions() -> dict[str, str]:
@@ -24,4 +27,35 @@ def apgd(model, x, y, *, norm, eps, steps, seed, batch):
     return attacks.APGD(threat=_threat(norm, eps), steps=steps, loss="ce")(model, x, y, seed=seed).x_adv
 
 
-ATTACKS = {"pgd": pgd, "apgd": apgd}
+def _nearest(model, x, y, *, name, threat, batch, seed, **settings):
+    if "searches" in settings:
+        settings["search_steps"] = settings.pop("searches")
+    return getattr(attacks, name)(threat=threat, **settings)(model, x, y, seed=seed).x_adv
+
+
+def _jsma(model, x, y, *, steps, seed, batch):
+    """Steps are in percent of the features; the target is the one that the peers take."""
+    return attacks.JSMA(threat=assay.L0(), gamma=steps / 100)(model, x, Targeted((y + 1) % 10), seed=seed).x_adv
+
+
+THREATS = {"l0": assay.L0(), "l1": assay.L1(), "l2": assay.L2(), "linf": assay.Linf()}
+NEAREST = {
+    "CarliniWagner": ("cw", ("l2", "linf")),
+    "DeepFool": ("deepfool", ("l2", "linf")),
+    "DDN": ("ddn", ("l2",)),
+    "EAD": ("ead", ("l1",)),
+    "FAB": ("fab", ("l1", "l2", "linf")),
+    "FMN": ("fmn", ("l0", "l1", "l2", "linf")),
+    "PDPGD": ("pdpgd", ("l0", "l1", "l2", "linf")),
+    "SigmaZero": ("sigma-zero", ("l0",)),
+}
+ATTACKS = {
+    "pgd": pgd,
+    "apgd": apgd,
+    "jsma-l0": _jsma,
+    **{
+        f"{label}-{norm}": partial(_nearest, name=name, threat=THREATS[norm])
+        for name, (label, norms) in NEAREST.items()
+        for norm in norms
+    },
+}

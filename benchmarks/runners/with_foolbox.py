@@ -1,6 +1,8 @@
-"""Foolbox: PGD only, it has no APGD."""
+"""Foolbox: PGD (it has no APGD) and minimum-norm attacks."""
 
 from __future__ import annotations
+
+from functools import partial
 
 import foolbox
 import torch
@@ -21,4 +23,35 @@ def pgd(model, x, y, *, norm, eps, steps, seed, batch):
     return torch.cat(clipped)
 
 
-ATTACKS = {"pgd": pgd}
+def _nearest(model, x, y, *, make, batch, seed, **settings):
+    """Without eps it looks for the smallest perturbation."""
+    target, attack = foolbox.PyTorchModel(model, bounds=(0, 1)), make(**settings)
+    parts = zip(x.split(batch), y.split(batch), strict=True)
+    return torch.cat([attack(target, part, labels, epsilons=None)[1] for part, labels in parts])
+
+
+def _cw(*, steps, searches):
+    return foolbox.attacks.L2CarliniWagnerAttack(steps=steps, binary_search_steps=searches)
+
+
+def _ead(*, steps, searches):
+    return foolbox.attacks.EADAttack(steps=steps, binary_search_steps=searches, decision_rule="L1")
+
+
+def _fmn(*, name, steps):
+    return getattr(foolbox.attacks, f"{name}FMNAttack")(steps=steps)
+
+
+FMN = {"l0": "L0", "l1": "L1", "l2": "L2", "linf": "LInf"}
+ATTACKS = {
+    "pgd": pgd,
+    "cw-l2": partial(_nearest, make=_cw),
+    "ead-l1": partial(_nearest, make=_ead),
+    "ddn-l2": partial(_nearest, make=foolbox.attacks.DDNAttack),
+    "deepfool-l2": partial(_nearest, make=foolbox.attacks.L2DeepFoolAttack),
+    "deepfool-linf": partial(_nearest, make=foolbox.attacks.LinfDeepFoolAttack),
+    **{
+        f"fmn-{norm}": partial(_nearest, make=getattr(foolbox.attacks, f"{name}FMNAttack"))
+        for norm, name in FMN.items()
+    },
+}
