@@ -1,0 +1,60 @@
+"""Linearised boundaries are the exact half-spaces of an affine model, one backward pass each."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from assay.attacks.boundaries import Boundaries, class_goal, logits, ranked
+from assay.errors import LossError
+from assay.goals import Targeted, Untargeted
+from assay.oracle import Oracle
+from assay.testing.problems import Affine
+from assay.threats import L2
+
+
+def setting(classes, goal=None, n=6):
+    problem = Affine(classes=classes)
+    x, y = problem.inputs(n, dtype=torch.float64)
+    model = problem.model(torch.float64)
+    goal = Untargeted(y) if goal is None else goal
+    return problem, Oracle(model, x, goal, L2()), x, y
+
+
+@pytest.mark.parametrize(("classes", "candidates", "k"), [(2, None, 1), (5, None, 4), (5, 3, 2), (5, 50, 4)])
+def test_gaps_and_normals_are_those_of_the_model(classes, candidates, k):
+    problem, oracle, x, y = setting(classes)
+    gap, normal, output = Boundaries.of(oracle, oracle.goal, candidates).linearise(oracle, torch.zeros_like(x))
+    assert gap.shape == (6, k)
+    assert (oracle.record.backwards == k).all()
+    weights, bias = problem.weights()
+    z = x.flatten(1) @ weights.T + bias
+    torch.testing.assert_close(output, z)
+    to = ranked(z, oracle.goal)[:, :k]
+    torch.testing.assert_close(gap, z.gather(1, y[:, None]) - z.gather(1, to))
+    torch.testing.assert_close(normal, weights[to] - weights[y][:, None])
+
+
+def test_towards_a_target_the_strongest_other_class_stands_in_the_way():
+    problem, _, x, y = setting(4)
+    targets = (y + 1) % 4
+    goal = Targeted(targets, confidence=0.5)
+    _, oracle, _, _ = setting(4, goal)
+    gap, normal, _ = Boundaries.of(oracle, goal, None).linearise(oracle, torch.zeros_like(x))
+    weights, bias = problem.weights()
+    z = x.flatten(1) @ weights.T + bias
+    torch.testing.assert_close(gap[:, 0], z.gather(1, y[:, None])[:, 0] - z.gather(1, targets[:, None])[:, 0] + 0.5)
+    torch.testing.assert_close(normal[:, 0], weights[targets] - weights[y])
+
+
+def test_other_classes_are_ranked_without_the_own_one():
+    output = torch.tensor([[3.0, 1.0, 2.0, 1.0], [-5.0, -1.0, -3.0, -2.0]])
+    assert ranked(output, Untargeted(torch.tensor([0, 3]))).tolist() == [[2, 1, 3], [1, 2, 0]]
+
+
+def test_what_is_not_about_classes_is_refused():
+    for output in (torch.zeros(3), [torch.zeros(2, 3)], None):
+        with pytest.raises(LossError, match="logits"):
+            logits(output)
+    with pytest.raises(LossError, match="goal on classes"):
+        class_goal(object())
