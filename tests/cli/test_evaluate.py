@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import statistics
 import subprocess
 import sys
 
@@ -165,3 +167,79 @@ def test_resuming_a_finished_run_computes_nothing_and_says_the_same(assay, finis
     assert found.code == 0, found.err
     assert found.json["robust_accuracy"] == before["robust_accuracy"]
     assert found.json["stages"] == before["stages"]
+
+
+# ---------------------------------------------------------------- without a budget
+
+FREE = ("evaluate", "digits-mlp", "--data", "digits", "--threat", "linf", "--limit", "30")
+SMALLEST = (*FREE, "--attack", "deepfool", "--attack", "fab:steps=3")
+
+
+@pytest.fixture(scope="module")
+def measured(assay, tmp_path_factory):
+    """A finished run without a budget, and what it said."""
+    out = tmp_path_factory.mktemp("runs") / "free"
+    found = assay(*SMALLEST, "--out", out, "--json")
+    assert found.code == 0, found.err
+    return out, found
+
+
+def test_without_a_number_distances_are_told(measured):
+    out, found = measured
+    assert found.json["robust_accuracy"] is None
+    assert found.json["settings"]["minimal"] is True
+    assert found.json["distances"]["median"] > 0
+    assert [stage["asked"] for stage in found.json["stages"]] == [found.json["clean_accuracy"]["correct"]] * 2
+    assert f"median distance {found.json['distances']['median']:.4g}" in found.said
+    page = (out / "report.html").read_text()
+    assert "Smallest distances" in page
+    assert "Median distance" in page
+
+
+def test_report_and_export_of_distances(assay, measured, tmp_path):
+    out, found = measured
+    (out / "report.html").unlink()
+    assert assay("report", out).code == 0
+    assert (out / "report.html").exists()
+    assert assay("export", out, "--out", tmp_path / "rows.csv").code == 0
+    with (tmp_path / "rows.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    correct = found.json["clean_accuracy"]["correct"]
+    assert len(rows) == 30 + 2 * correct
+    least = {}
+    for row in rows:
+        if row["stage"] != "clean":
+            least[row["index"]] = min(float(row["distance"]), least.get(row["index"], float("inf")))
+    assert len(least) == correct
+    assert statistics.median(least.values()) == pytest.approx(found.json["distances"]["median"])
+
+
+@pytest.mark.parametrize(("share", "code"), [("0.5@0", 0), ("0.9@2/10", 1), ("0@1", 0)])
+def test_fail_under_at_an_eps(assay, measured, share, code):
+    out, _ = measured
+    found = assay(*SMALLEST, "--out", out, "--resume", "--fail-under", share)
+    assert found.code == code
+    assert ("at eps 0.2 is 0." in found.said) == bool(code)
+
+
+def test_the_suite_for_a_threat_without_a_number(assay, calls):
+    assay(*FREE)
+    assert calls[0]["suite"] == "minimal"
+
+
+FREE_MISTAKES = [
+    ((*FREE, "--suite", "standard"), "needs a budget"),
+    ((*FREE, "--suite", "quick"), "use the suite minimal"),
+    ((*SMALLEST, "--fail-under", "0.5"), "say at which eps, as in 0.5@0.1"),
+    ((*SMALLEST, "--fail-under", "0.5@x"), "neither a share"),
+    ((*SMALLEST, "--fail-under", "0.5@-1"), "eps cannot be -1"),
+    ((*QUICK, "--fail-under", "0.5@0.1"), "give the share alone"),
+    ((*QUICK, "--fail-under", "half"), "neither a share"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "says"), FREE_MISTAKES, ids=[" ".join(a[-2:]) for a, _ in FREE_MISTAKES])
+def test_mistakes_about_budgets(assay, arguments, says):
+    found = assay(*arguments)
+    assert (found.code, found.out) == (2, "")
+    assert says in found.said

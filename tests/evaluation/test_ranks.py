@@ -17,6 +17,7 @@ from assay.attacks import APGD, PGD
 from assay.errors import DataError, SettingError, StoreError
 from assay.evaluation import Evaluation, Store, ranks
 from assay.evaluation.merge import COLUMNS
+from assay.evaluation.shards import Shard
 
 LINF = assay.Linf(0.1)
 SUITE = [("pgd", PGD(threat=LINF, steps=10)), ("apgd", APGD(threat=LINF, steps=20))]
@@ -156,7 +157,7 @@ def test_ranks_of_the_users_own_torchrun_share_the_chunks(
         assert torch.equal(getattr(store.merge(), name), getattr(whole.samples, name))
 
 
-def silent(stage: str, start: int, left: int, seconds: float) -> None:
+def silent(shard: Shard) -> None:
     """Nobody looks."""
 
 

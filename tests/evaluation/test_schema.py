@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import assay
+from assay.attacks import DeepFool
 from assay.evaluation import schema
 from assay.evaluation.shards import _ADV_COLUMNS, _ATTACK_COLUMNS, _CLEAN_COLUMNS
 
@@ -52,10 +53,25 @@ def test_a_real_run_has_exactly_these_fields() -> None:
     run: Any = found.store.run
     assert set(run) == set(schema.Run.__annotations__)
     for name, record in TYPES.items():
-        assert set(run[name]) == set(record.__annotations__)
+        assert set(run[name]) == record.__required_keys__
     assert set(run["results"]["curve"]) == set(schema.Curve.__annotations__)
     assert set(run["results"]["robust_accuracy"]) == set(schema.Share.__annotations__)
+    assert set(run["results"]["stages"][0]) == schema.StageResult.__required_keys__
+    assert set(run["results"]["distances"]) == schema.Distances.__required_keys__
+
+
+def test_a_real_run_without_a_budget_has_all_fields() -> None:
+    x, y, threat = torch.rand(6, 4), torch.zeros(6, dtype=torch.int64), assay.Linf()
+    suite = [("deepfool", DeepFool(threat=threat))]
+    found = assay.evaluate(nn.Linear(4, 5).eval(), (x, y), threat=threat, suite=suite, progress=False)
+    run: Any = found.store.run
+    for name, record in TYPES.items():
+        assert set(run[name]) == set(record.__annotations__)
     assert set(run["results"]["stages"][0]) == set(schema.StageResult.__annotations__)
+    assert set(run["results"]["distances"]) == set(schema.Distances.__annotations__)
+    assert run["results"]["robust_accuracy"] is None
+    assert schema.problem(run) is None
+    assert schema.problem({**run, "settings": {**run["settings"], "minimal": 1}}) == "its settings.minimal is '1'"
 
 
 def test_the_hash_ignores_the_order_of_keys_and_nothing_else(settings: schema.Settings) -> None:

@@ -136,7 +136,7 @@ def test_threats_are_read_in_any_case(tmp_path: Path) -> None:
         (STAGE + "min_classes=true", "min_classes = True"),
         (STAGE + "fallback=1", "fallback = 1; it has to be text"),
         (STAGE + 'threats="linf,l2"', "threats = 'linf,l2'; it has to be a list"),
-        (STAGE + 'threats=["linff"]', "names the threat 'linff'; known are l1, l2, linf"),
+        (STAGE + 'threats=["linff"]', "names the threat 'linff'; known are l0, l1, l2, linf"),
         (STAGE + "threats=[1]", "names the threat '1'"),
     ],
 )

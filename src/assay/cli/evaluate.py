@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from assay.cli import options, terminal
+from assay.cli.required import Required
 
 if TYPE_CHECKING:
     from assay.attacks import Attack
@@ -24,7 +25,11 @@ def evaluate(
     threat: options.Threat,
     suite: Annotated[
         str | None,
-        typer.Option(metavar="SUITE", help="A suite by name or a .toml file.", show_default="standard"),
+        typer.Option(
+            metavar="SUITE",
+            help="A suite by name or a .toml file.",
+            show_default="standard; minimal where the threat has no number",
+        ),
     ] = None,
     attack: Annotated[
         list[str] | None,
@@ -42,12 +47,20 @@ def evaluate(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")] = False,
     save_adv: Annotated[bool, typer.Option("--save-adv", help="Keep the adversarial inputs in --out.")] = False,
     fail_under: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="Exit with 1 when robust accuracy is below this share.")
+        str | None,
+        typer.Option(
+            metavar="SHARE[@EPS]",
+            help="Exit with 1 when robust accuracy is below this share; without a budget: the accuracy at this eps.",
+        ),
     ] = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure the robust accuracy of a model under a suite of attacks."""
+    """Measure the robust accuracy of a model under a suite of attacks.
+
+    With a threat without a number (linf) every attack looks for the smallest perturbation of every sample: the result
+    is their distribution, which is robust accuracy at every eps.
+    """
     _check(suite, attack, out, resume=resume, overwrite=overwrite, save_adv=save_adv)
     from assay import grammar
     from assay.data import load_data
@@ -58,7 +71,10 @@ def evaluate(
 
     assert threat is not None  # typer requires it
     allowed = grammar.threat(threat)
-    stages: str | list[tuple[str, Attack]] = _stages(attack, allowed) if attack else suite or "standard"
+    required = Required.read(fail_under, allowed) if fail_under is not None else None
+    stages: str | list[tuple[str, Attack]] = (
+        _stages(attack, allowed) if attack else suite or suites.default_suite(allowed)
+    )
     known = load_suite(stages, allowed)
     if out is not None and Group.here().rank == 0:  # before anything is loaded; other ranks come to a run that began
         folder.check(out, resume=resume, overwrite=overwrite)
@@ -95,11 +111,8 @@ def evaluate(
         raise typer.Exit(terminal.INTERRUPTED) from None
     if Group.here().rank == 0:
         _tell(evaluation, out, as_json=as_json, quiet=quiet)
-    if fail_under is not None and evaluation.robust_accuracy < fail_under:
-        terminal.panel(
-            "Below --fail-under", f"Robust accuracy is {evaluation.robust_accuracy:.4f}; {fail_under:g} is required."
-        )
-        raise typer.Exit(terminal.BELOW)
+    if required is not None:
+        required.check(evaluation)
 
 
 def _check(

@@ -29,7 +29,11 @@ Data = Annotated[
     str, typer.Option(metavar="DATA", help="A name, folder:PATH, npz:PATH, hf:NAME or package.module:callable.")
 ]
 Threat = Annotated[
-    str | None, typer.Option(metavar="THREAT", help="What the attacker may change: linf:8/255, l2:0.5, l1:12.")
+    str | None,
+    typer.Option(
+        metavar="THREAT",
+        help="What the attacker may change: linf:8/255, l2:0.5, l1:12; without a number the smallest is looked for.",
+    ),
 ]
 Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N samples.")]
 Seed = Annotated[int, typer.Option(help="Key of every random draw.")]

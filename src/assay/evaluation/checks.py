@@ -10,12 +10,15 @@ from torch import Tensor, nn
 from assay import losses
 from assay.evaluation.flags import Flag
 from assay.evaluation.merge import Table
+from assay.evaluation.shards import Shard
 from assay.evaluation.suites import Suite
 from assay.goals import Untargeted
 from assay.oracle import Access, Oracle, granted_access
 from assay.threats import Linf, Threat
 
 PROBE = 32  # samples that the checks look at
+_FARTHER = 1.1  # times the distance of another attack, from which on an attack was not near the smallest
+_MANY = 0.2  # share of the samples of which that is worth a remark
 
 
 def mode(model: Any) -> list[Flag]:
@@ -144,6 +147,49 @@ def outcome(table: Table, suite: Suite) -> list[Flag]:
                     "black-box-beats-white-box",
                     f"{stage.name}, which uses no gradients, broke {broken} of the {asked} samples that withstood "
                     f"{', '.join(suite.stages[n - 1].name for n in white if n < number)}.",
+                )
+            )
+    return flags
+
+
+def nearest(shards: list[list[Shard]], suite: Suite) -> list[Flag]:
+    """Flags for a finished run without a budget: nothing found, attacks that disagree, gradients that mislead.
+
+    Args:
+        shards: The shards of each stage; each holds all samples that are right at first.
+        suite: The stages.
+    """
+    distance = torch.stack([torch.cat([shard.columns["distance"] for shard in own]) for own in shards])
+    least = distance.amin(dim=0)
+    right, missed = len(least), int(least.isinf().sum())
+    flags = []
+    if missed:
+        flags.append(
+            Flag.of("not-found", f"no adversarial input was found for {missed} of {right} samples, at any distance.")
+        )
+    many = max(3, _MANY * right)
+    farther = (distance > _FARTHER * least).sum(dim=1)
+    if len(shards) > 1 and int(farther.min()) >= many:
+        closest = suite.stages[int(farther.argmin())].name
+        flags.append(
+            Flag.of(
+                "attacks-disagree",
+                f"even {closest}, the attack that comes nearest most often, is more than {_FARTHER - 1:.0%} above the "
+                f"smallest distance for {int(farther.min())} of {right} samples.",
+            )
+        )
+    gradients = torch.tensor([stage.attack.access is Access.GRADIENTS for stage in suite.stages])
+    if not bool(gradients.any()):
+        return flags
+    white = distance[gradients].amin(dim=0)
+    for stage, own in zip(suite.stages, distance, strict=True):
+        beaten = int((white > _FARTHER * own).sum())
+        if stage.attack.access is not Access.GRADIENTS and beaten >= max(3, 0.02 * right):
+            flags.append(
+                Flag.of(
+                    "black-box-beats-white-box",
+                    f"{stage.name}, which uses no gradients, came nearer than all attacks with gradients by more than "
+                    f"{_FARTHER - 1:.0%} for {beaten} of {right} samples.",
                 )
             )
     return flags

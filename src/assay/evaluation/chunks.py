@@ -51,7 +51,7 @@ class Work:
         suite: The stages to run.
         device: Where the model is.
         dtype: What inputs are converted to; None leaves them as they are.
-        report: Called with (stage, first position, samples left, seconds) after every shard.
+        report: Called with every shard once it is there.
     """
 
     store: Store
@@ -61,7 +61,7 @@ class Work:
     suite: Suite
     device: torch.device
     dtype: torch.dtype | None
-    report: Callable[[str, int, int, float], None]
+    report: Callable[[Shard], None]
 
     def clean(self, start: int, stop: int) -> None:
         """Predictions on the unchanged inputs of a chunk."""
@@ -82,13 +82,13 @@ class Work:
                 seconds=time.perf_counter() - began,
             )
             self.store.write_shard(shard)
-        right = shard.columns["prediction"] == shard.columns["label"]
-        self.report(CLEAN, start, int(right.sum()), shard.seconds)
+        self.report(shard)
 
     def attack(self, start: int, stop: int) -> None:
-        """Every stage on what the stages before it left of a chunk."""
+        """Every stage on what the stages before it left of a chunk; without a budget on all that is right at first."""
         clean = self.store.read_shard(CLEAN, start).columns
         alive = (clean["prediction"] == clean["label"]).nonzero().flatten()
+        best = torch.full((len(clean["index"]),), torch.inf, dtype=torch.float64)
         batch: Batch | None = None
         saving = self.store.run["settings"]["save_adv"]
         worst = self.store.find_shard(ADV, start) if saving else None
@@ -99,11 +99,14 @@ class Work:
                 batch = batch or self.read(start, stop)
                 shard, moved = self._stage(stage, number, start, stop, batch, alive)
                 if saving:  # before the stage's own shard: whoever sees the shard may rely on the inputs
-                    worst = self._worse(worst, shard, moved, batch, alive)
+                    nearer = shard.columns["distance"] < best[alive]
+                    worst = self._worse(worst, shard, moved, batch, alive, nearer)
                     self.store.write_shard(worst)
                 self.store.write_shard(shard)
-            alive = alive[~shard.columns["success"].bool()]
-            self.report(stage.name, start, len(alive), shard.seconds)
+            best[alive] = torch.minimum(best[alive], shard.columns["distance"].double())
+            if not self.store.minimal:
+                alive = alive[~shard.columns["success"].bool()]
+            self.report(shard)
 
     def read(self, start: int, stop: int) -> Batch:
         """The samples of a chunk, checked, with the model's answer on them."""
@@ -159,11 +162,12 @@ class Work:
         )
         return shard, result.x_adv
 
-    def _worse(self, worst: Shard | None, shard: Shard, moved: Tensor, batch: Batch, alive: Tensor) -> Shard:
-        """The chunk's inputs with those of this stage's successes put in."""
+    def _worse(
+        self, worst: Shard | None, shard: Shard, moved: Tensor, batch: Batch, alive: Tensor, nearer: Tensor
+    ) -> Shard:
+        """The chunk's inputs with those put in where this stage came nearer than the stages before it."""
         inputs = worst.columns["x_adv"].clone() if worst else batch.x.detach().cpu().clone()
-        broken = shard.columns["success"].bool()
-        inputs[alive[broken]] = moved[broken.to(moved.device)].to("cpu", inputs.dtype)
+        inputs[alive[nearer]] = moved[nearer.to(moved.device)].to("cpu", inputs.dtype)
         columns = {"index": batch.index, "x_adv": inputs}
         return Shard(stage=ADV, start=shard.start, stop=shard.stop, columns=columns)
 

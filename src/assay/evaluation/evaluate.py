@@ -23,7 +23,7 @@ from assay.evaluation.ranks import Group, check_devices, join, launch, own_devic
 from assay.evaluation.report import render
 from assay.evaluation.schema import Settings
 from assay.evaluation.store import Store
-from assay.evaluation.suites import Suite
+from assay.evaluation.suites import Suite, default_suite
 from assay.evaluation.summary import Evaluation, results
 from assay.models.load import load_model
 from assay.threats import Threat
@@ -34,7 +34,7 @@ def evaluate(
     data: Any,
     *,
     threat: Threat | str,
-    suite: str | os.PathLike[str] | Sequence[tuple[str, Attack]] = "standard",
+    suite: str | os.PathLike[str] | Sequence[tuple[str, Attack]] | None = None,
     out: str | os.PathLike[str] | None = None,
     limit: int | None = None,
     seed: int = 0,
@@ -51,14 +51,17 @@ def evaluate(
     """Measure clean and robust accuracy: each attack of a suite on the samples that survived those before it.
 
     A sample is robust when it is classified rightly and no attack of the suite found an input within the threat that
-    is not. The result depends on model, data, threat, suite and seed, and on nothing else: not on chunks, order,
-    processes, or interruptions.
+    is not. A threat without a budget, such as ``Linf()``, asks for more: every attack looks for the smallest
+    perturbation of every sample that is classified rightly, the smallest of all counts, and their distribution is the
+    whole curve of robust accuracy over eps. The result depends on model, data, threat, suite and seed, and on nothing
+    else: not on chunks, order, processes, or interruptions.
 
     Args:
         model: A module that takes inputs within the threat's bounds and returns logits, or what `load_model` loads.
         data: (x, y), (x, y, index), a map-style Dataset, or what `load_data` loads.
-        threat: What the attacker may do, as an object or as text ("linf:8/255").
-        suite: A name ("quick", "standard"), the path of a .toml file, or a list of (name, attack).
+        threat: What the attacker may do, as an object or as text ("linf:8/255", or "linf" for no budget).
+        suite: A name ("quick", "standard", "minimal"), the path of a .toml file, or a list of (name, attack). None is
+            "standard", or "minimal" for a threat without a budget.
         out: The run directory; a temporary one, gone with the returned object, when None. Under torchrun the processes
             share the run where a folder is given, and each makes a run of its own where none is.
         limit: Use only the first so many samples.
@@ -91,6 +94,7 @@ def evaluate(
     folder, temporary = prepare.folder(out, group, resume=resume, overwrite=overwrite)
     with _removed_on_failure(folder, temporary):
         threat = prepare.threat(threat)
+        suite = default_suite(threat) if suite is None else suite
         named = model if isinstance(model, str) else None
         module = load_model(model, device=asked or own_device()) if isinstance(model, str) else model
         samples = prepare.data(data, data_name, limit, threat)
@@ -114,6 +118,8 @@ def evaluate(
                 "chunk": prepare.chunk(chunk, samples, devices * group.world, folder if resume else None),
                 "save_adv": save_adv,
             }
+            if threat.eps is None:
+                settings["minimal"] = True
             if group.rank == 0:
                 around = prepare.environment(place)
                 store = Store.begin(folder, settings, around, resume=resume, overwrite=overwrite)
@@ -123,7 +129,7 @@ def evaluate(
             began = time.monotonic()
             show, workers = progress is not False and group.rank == 0, devices * group.world
             with (
-                Display(store.stages, store.chunks, show=show, workers=workers) as display,
+                Display(store.stages, store.chunks, show=show, workers=workers, minimal=store.minimal) as display,
                 _noted(store, display, began, group, temporary),
             ):
                 if devices > 1:
@@ -185,15 +191,16 @@ def _finish(
     temporary: bool,
 ) -> Evaluation:
     table = store.merge()
-    flags = [*flags, *checks.outcome(table, suite)]
+    shards = [[store.read_shard(stage, start) for start, _ in store.chunks] for stage in store.stages[1:]]
+    flags = [*flags, *(checks.nearest(shards, suite) if store.minimal else checks.outcome(table, suite))]
     aside = store.corrupt()
     if aside:
         more = f" and {len(aside) - 1} more" if len(aside) > 1 else ""
         flags.append(Flag.of("damaged-shard", f"damaged, and set aside: {aside[0]}{more}."))
     eps = threat.eps if isinstance(threat.eps, float) else None
-    numbers = results(store, table, eps, flags)
+    numbers = results(store, table, shards, eps, flags)
     if group.rank == 0:
         store.update(state="done", results=numbers, seconds=seconds)
     else:
         store = Store.open(store.path)
-    return Evaluation(store, table, flags, temporary=temporary)
+    return Evaluation(store, table, flags, eps=eps, temporary=temporary)

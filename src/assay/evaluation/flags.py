@@ -51,6 +51,16 @@ _KNOWN: dict[str, tuple[Severity, str]] = {
         "The gradients mislead: look for rounding, randomness or saturation in the model and attack a "
         "differentiable surrogate of it.",
     ),
+    "not-found": (
+        "warning",
+        "Give the attacks more steps or add others: without a budget almost every input has an adversarial one, and a "
+        "sample without it counts as infinitely far.",
+    ),
+    "attacks-disagree": (
+        "warning",
+        "Give the attacks more steps or add others: where each one is far from the smallest distance for many samples, "
+        "that is hardly the smallest there is.",
+    ),
     "whole-range": (
         "warning",
         "Give eps in the unit of the inputs: 8/255 and not 8 for images in [0, 1].",

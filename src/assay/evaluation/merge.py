@@ -26,10 +26,10 @@ class Table:
         adv_prediction: Predicted class at the adversarial input; at the unchanged one where no stage
             succeeded (int64).
         robust: Right on the unchanged input, and after every stage (bool).
-        stage: Number of the stage that broke the sample: 0 where the unchanged input was wrong already, -1
-            where it is robust (int64).
-        distance: Size of the perturbation found: 0 where the unchanged input is wrong, inf where robust
-            (float64).
+        stage: Number of the stage that broke the sample, without a budget of the one that came nearest (the first
+            of equal ones): 0 where the unchanged input was wrong already, -1 where it is robust (int64).
+        distance: Size of the perturbation found, without a budget of the smallest: 0 where the unchanged input is
+            wrong, inf where robust (float64).
         forwards: Forward passes spent on the sample by all stages (int64).
         backwards: Backward passes (int64).
         stages: Names of the stages; number 0 is "clean".
@@ -59,12 +59,17 @@ class Table:
 COLUMNS = tuple(field.name for field in fields(Table) if field.name != "stages")
 
 
-def worst_case(clean: Shard, stages: list[Shard]) -> dict[str, Tensor]:
+def worst_case(clean: Shard, stages: list[Shard], *, minimal: bool = False) -> dict[str, Tensor]:
     """One chunk's rows of the table: the clean predictions, and what each stage did to the survivors.
 
+    Args:
+        clean: The predictions on the unchanged inputs.
+        stages: The stages' shards, in order.
+        minimal: Every stage was asked about all samples that are right at first, and the smallest distance counts.
+
     Raises:
-        ValueError: A stage was computed for other samples than those that survived the stages before it; the
-            message names the stage.
+        ValueError: A stage was computed for other samples than those that it is to be asked about; the message names
+            the stage.
     """
     rows = {name: clean.columns[name] for name in ("index", "label", "prediction", "confidence")}
     robust = rows["prediction"] == rows["label"]
@@ -74,28 +79,29 @@ def worst_case(clean: Shard, stages: list[Shard]) -> dict[str, Tensor]:
     rows["distance"] = torch.where(robust, torch.inf, 0.0).double()
     rows["forwards"] = torch.ones_like(rows["index"])
     rows["backwards"] = torch.zeros_like(rows["index"])
+    right = robust.clone()
     for number, shard in enumerate(stages, start=1):
-        asked = rows["robust"].nonzero().flatten()
+        asked = (right if minimal else robust).nonzero().flatten()
         if not torch.equal(rows["index"][asked], shard.columns["index"]):
             raise ValueError(shard.stage)
-        broken = shard.columns["success"].bool()
-        hit = asked[broken]
-        rows["robust"][hit] = False
+        nearer = shard.columns["success"].bool() & (shard.columns["distance"] < rows["distance"][asked])
+        hit = asked[nearer]
+        robust[hit] = False
         rows["stage"][hit] = number
-        rows["distance"][hit] = shard.columns["distance"][broken]
-        rows["adv_prediction"][hit] = shard.columns["adv_prediction"][broken]
+        rows["distance"][hit] = shard.columns["distance"][nearer]
+        rows["adv_prediction"][hit] = shard.columns["adv_prediction"][nearer]
         rows["forwards"][asked] += shard.columns["forwards"].long()
         rows["backwards"][asked] += shard.columns["backwards"].long()
     return rows
 
 
-def stage_result(stage: StageRecord, shards: list[Shard], left: int, samples: int) -> StageResult:
+def stage_result(stage: StageRecord, shards: list[Shard], left: int | None, samples: int) -> StageResult:
     """What a stage did, as far as its shards tell.
 
     Args:
         stage: The stage.
         shards: Its shards.
-        left: Samples that were robust before it.
+        left: Samples that were robust before it; None where every stage is asked about all.
         samples: All samples.
     """
 
@@ -108,7 +114,7 @@ def stage_result(stage: StageRecord, shards: list[Shard], left: int, samples: in
         "attack": stage["attack"],
         "asked": sum(len(shard.columns["index"]) for shard in shards),
         "broken": broken,
-        "robust_accuracy": (left - broken) / samples,
+        "robust_accuracy": None if left is None else (left - broken) / samples,
         "forwards": total("forwards"),
         "backwards": total("backwards"),
         "seconds": round(sum(shard.seconds for shard in shards), 3),
@@ -134,7 +140,7 @@ def distances(table: Table) -> Distances:
     return {"median": float(found.quantile(0.5)) if len(found) else None, "count": len(found)}
 
 
-def curve(table: Table, eps: float | None, points: int = 33) -> Curve:
+def curve(table: Table, eps: float, points: int = 33) -> Curve:
     """Robust accuracy over the size of the perturbation, from the recorded distances.
 
     A sample counts as robust at ``e`` unless a perturbation of at most ``e`` was found. The search behind a
@@ -143,22 +149,17 @@ def curve(table: Table, eps: float | None, points: int = 33) -> Curve:
 
     Args:
         table: The merged run.
-        eps: The run's budget; without one the curve ends at the largest distance found.
+        eps: The run's budget.
         points: How many values of eps, both ends included.
     """
-    finite = table.distance[table.distance.isfinite()]
-    end = eps if eps is not None else float(finite.max()) if len(finite) else 1.0
-    grid = torch.linspace(0.0, end, points, dtype=torch.float64)
+    grid = torch.linspace(0.0, eps, points, dtype=torch.float64)
     # Measured on rounded inputs, a distance may come back a little larger than the budget it lies within.
-    distance = torch.where(table.robust, table.distance, table.distance.clamp(max=end))
+    distance = torch.where(table.robust, table.distance, table.distance.clamp(max=eps))
     shares = [share(distance > e) for e in grid]
-    if eps is None:
-        note = "From the smallest perturbation that each attack found; smaller ones may exist."
-    else:
-        note = (
-            f"At eps = {eps:g} this is the robust accuracy. Below it the curve is an upper bound: the "
-            "attacks search with the whole budget and stop at their first success, not at the smallest."
-        )
+    note = (
+        f"At eps = {eps:g} this is the robust accuracy. Below it the curve is an upper bound: the "
+        "attacks search with the whole budget and stop at their first success, not at the smallest."
+    )
     return {
         "eps": grid.tolist(),
         "robust_accuracy": [s["value"] for s in shares],

@@ -1,4 +1,4 @@
-"""What people see while a run is at work: stage, running robust accuracy and the time left, on stderr."""
+"""What people see while a run is at work: stage, running result and the time left, on stderr."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ import time
 from types import TracebackType
 from typing import final
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from torch import Tensor
 from typing_extensions import Self
+
+from assay.evaluation import smallest
+from assay.evaluation.shards import CLEAN, Shard
 
 _EVERY = 10.0  # seconds between two lines where there is no terminal
 
@@ -22,14 +27,25 @@ class Display:
         chunks: First position of each chunk and one past its last.
         show: False for silence.
         workers: Processes that share the chunks.
+        minimal: The smallest perturbations are looked for: their median is the running result, not robust accuracy.
     """
 
-    def __init__(self, stages: tuple[str, ...], chunks: list[tuple[int, int]], *, show: bool, workers: int = 1) -> None:
+    def __init__(
+        self,
+        stages: tuple[str, ...],
+        chunks: list[tuple[int, int]],
+        *,
+        show: bool,
+        workers: int = 1,
+        minimal: bool = False,
+    ) -> None:
         self._show = show
         self._workers = workers
+        self._minimal = minimal
         self._stages = stages
         self._sizes = {start: stop - start for start, stop in chunks}
         self._left: dict[int, int] = {}
+        self._smallest: dict[int, Tensor] = {}
         self._seconds: dict[str, list[float]] = {stage: [] for stage in stages}
         self._done = 0
         self._total = len(stages) * len(chunks)
@@ -43,13 +59,13 @@ class Display:
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[robust]}"),
+                TextColumn("{task.fields[result]}"),
                 TextColumn("{task.fields[left]}"),
                 console=self._console,
                 transient=True,
             )
             self._bar.start()
-            self._task = self._bar.add_task(self._stages[0], total=self._total, robust="", left="")
+            self._task = self._bar.add_task(self._stages[0], total=self._total, result="", left="")
         return self
 
     def __exit__(
@@ -58,31 +74,39 @@ class Display:
         if self._bar:
             self._bar.stop()
 
-    def update(self, stage: str, start: int, left: int, seconds: float) -> None:
-        """Take in one shard.
-
-        Args:
-            stage: Its stage.
-            start: First position of its chunk.
-            left: Samples of the chunk that are still robust after it.
-            seconds: Time it took.
-        """
-        self._left[start] = left
-        self._seconds[stage].append(seconds)
+    def update(self, shard: Shard) -> None:
+        """Take in one shard."""
+        if not self._minimal:
+            self._left[shard.start] = shard.left
+        elif shard.stage != CLEAN:
+            distance = shard.columns["distance"].double()
+            self._smallest[shard.start] = torch.minimum(self._smallest.get(shard.start, distance), distance)
+        self._seconds[shard.stage].append(shard.seconds)
         self._done += 1
-        robust, left_text = f"robust so far {self.robust:.1%}", _clock(self.time_left)
+        result, left = self.result, _clock(self.time_left)
         if self._bar:
-            self._bar.update(self._task, completed=self._done, description=stage, robust=robust, left=left_text)
+            self._bar.update(self._task, completed=self._done, description=shard.stage, result=result, left=left)
         elif self._show and time.monotonic() - self._last >= _EVERY:
             self._last = time.monotonic()
-            self._console.print(
-                f"{stage}: {self._done} of {self._total} parts, {robust}{', ' * bool(left_text)}{left_text}"
-            )
+            parts = (f"{shard.stage}: {self._done} of {self._total} parts", result, left)
+            self._console.print(", ".join(part for part in parts if part))
 
     def say(self, text: str) -> None:
         """Write one line."""
         if self._show:
             self._console.print(text, soft_wrap=True)
+
+    @property
+    def result(self) -> str:
+        """The running result in words."""
+        if not self._minimal:
+            return f"robust so far {self.robust:.1%}"
+        return f"median distance so far {self.median:.4g}" if self._smallest else ""
+
+    @property
+    def median(self) -> float:
+        """Median of the smallest distances in the chunks that an attack has seen, which only goes down within them."""
+        return smallest.median(torch.cat(list(self._smallest.values())))
 
     @property
     def robust(self) -> float:

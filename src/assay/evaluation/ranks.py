@@ -27,11 +27,11 @@ from assay.errors import AssayError, SettingError, StoreError
 from assay.evaluation.chunks import Work, missing, placement, run
 from assay.evaluation.files import alive, remove_stale, scratch_folder
 from assay.evaluation.folder import RUN
-from assay.evaluation.shards import CLEAN
+from assay.evaluation.shards import Shard
 from assay.evaluation.store import Store
 from assay.evaluation.suites import Stage, Suite
 
-Report = Callable[[str, int, int, float], None]
+Report = Callable[[Shard], None]
 
 _POLL = 0.2  # seconds between two looks at the folder
 _PATIENCE = 600.0  # seconds until rank 0 must have written run.json, and between two shards
@@ -107,7 +107,7 @@ def launch(store: Store, model: str, data: str, devices: int, report: Report) ->
         model: What each rank loads.
         data: What each rank reads.
         devices: How many ranks.
-        report: Called with (stage, first position, samples left, seconds) for every shard that appears.
+        report: Called with every shard that appears.
 
     Raises:
         AssayError: What a rank raised.
@@ -158,10 +158,10 @@ def wait(store: Store, group: Group, report: Report) -> None:
     slowest = max((store.read_shard(*key).seconds for key in seen), default=0.0)
     last = time.monotonic()
 
-    def heard(stage: str, start: int, left: int, seconds: float) -> None:
+    def heard(shard: Shard) -> None:
         nonlocal slowest, last
-        slowest, last = max(slowest, seconds), time.monotonic()
-        report(stage, start, left, seconds)
+        slowest, last = max(slowest, shard.seconds), time.monotonic()
+        report(shard)
 
     def pause() -> None:
         patience = max(_PATIENCE, _SLOWER * slowest)
@@ -221,7 +221,7 @@ def _work(path: Path, model_name: str, data_name: str, group: Group) -> None:
     device, dtype = placement(model, own_device())
     launcher = int(os.environ[_LAUNCHER])
 
-    def report(stage: str, start: int, left: int, seconds: float) -> None:
+    def report(shard: Shard) -> None:
         if not alive(launcher):  # killed without a word: nobody waits for these shards any more
             raise SystemExit(1)
 
@@ -254,10 +254,7 @@ def _tell(store: Store, seen: set[tuple[str, int]], report: Report) -> bool:
             if (stage, start) in seen:
                 continue
             with contextlib.suppress(StoreError):  # damaged, left by an earlier attempt: its rank computes it again
-                shard = store.read_shard(stage, start)
-                columns = shard.columns
-                kept = columns["prediction"] == columns["label"] if stage == CLEAN else columns["success"] == 0
-                report(stage, start, int(kept.sum()), shard.seconds)
+                report(store.read_shard(stage, start))
                 seen.add((stage, start))
     return len(seen) == len(store.stages) * len(store.chunks)
 

@@ -35,9 +35,7 @@ class SuiteRecord(TypedDict):
     stages: list[StageRecord]
 
 
-class Settings(TypedDict):
-    """Everything that decides the result; its hash is in every shard."""
-
+class _Settings(TypedDict):
     model: str  # as the user named it
     model_digest: str  # of parameters, buffers and the file, so that another model of the same name is noticed
     data: str
@@ -51,6 +49,12 @@ class Settings(TypedDict):
     samples: int  # as found
     chunk: int  # samples in a shard
     save_adv: bool
+
+
+class Settings(_Settings, total=False):
+    """Everything that decides the result; its hash is in every shard."""
+
+    minimal: bool  # the threat has no budget: smallest perturbations are looked for; absent where it has one
 
 
 class Environment(TypedDict):
@@ -76,17 +80,22 @@ class Share(TypedDict):
     samples: int
 
 
-class StageResult(TypedDict):
-    """What one stage did to the survivors of those before it."""
-
+class _StageResult(TypedDict):
     name: str
     attack: str
-    asked: int  # samples still robust when the stage began
+    asked: int  # samples still robust when the stage began; without a budget all that are right at first
     broken: int
-    robust_accuracy: float  # after this stage, of all samples
+    robust_accuracy: float | None  # after this stage, of all samples; null without a budget
     forwards: int  # summed over samples
     backwards: int
     seconds: float
+
+
+class StageResult(_StageResult, total=False):
+    """What one stage did to the survivors of those before it; without a budget to every sample that is right."""
+
+    smallest: int  # without a budget: samples of which no stage found a smaller perturbation
+    median: float | None  # without a budget: of its distances; null where it broke fewer than half
 
 
 class Curve(TypedDict):
@@ -100,11 +109,22 @@ class Curve(TypedDict):
     note: str
 
 
-class Distances(TypedDict):
-    """Of the samples that were right at first and were broken."""
-
+class _Distances(TypedDict):
     median: float | None
     count: int
+
+
+class Distances(_Distances, total=False):
+    """Of the samples that were right at first and were broken.
+
+    Without a budget the median and the further fields are of all that were right at first, and one that was never
+    broken counts as infinitely far; null stands for an infinite number.
+    """
+
+    low: float | None  # the 95 % interval of the median, between two order statistics
+    high: float | None
+    quartiles: list[float | None]  # the first and the third
+    missed: int  # right at first, and never broken
 
 
 class FlagRecord(TypedDict):
@@ -122,7 +142,7 @@ class Results(TypedDict):
 
     samples: int
     clean_accuracy: Share
-    robust_accuracy: Share
+    robust_accuracy: Share | None  # null without a budget: the curve tells it at every eps
     stages: list[StageResult]
     curve: Curve
     distances: Distances
@@ -191,10 +211,11 @@ def _misfit(value: Any, kind: Any, name: str) -> str | None:
     if is_typeddict(kind) and isinstance(value, dict):
         hints = get_type_hints(kind)
         inner = {key: f"{name}.{key}" if name else key for key in hints}
-        missing = [inner[key] for key in hints if key not in value]
+        missing = [inner[key] for key in hints if key not in value and key in kind.__required_keys__]
         if missing:
             return f"it lacks {', '.join(missing)}"
-        return next(filter(None, (_misfit(value[key], hint, inner[key]) for key, hint in hints.items())), None)
+        there = ((key, hint) for key, hint in hints.items() if key in value)
+        return next(filter(None, (_misfit(value[key], hint, inner[key]) for key, hint in there)), None)
     origin, options = get_origin(kind), get_args(kind)
     if origin is list and isinstance(value, list):
         return next(filter(None, (_misfit(item, options[0], f"{name}[{i}]") for i, item in enumerate(value))), None)

@@ -61,6 +61,13 @@ class Shard:
     seconds: float = 0.0
     examples: dict[str, Tensor] = field(default_factory=dict)
 
+    @property
+    def left(self) -> int:
+        """How many of its samples are right on the unchanged input, or withstood the stage."""
+        if self.stage == CLEAN:
+            return int((self.columns["prediction"] == self.columns["label"]).sum())
+        return int((self.columns["success"] == 0).sum())
+
     def encode(self, settings_hash: str) -> bytes:
         """The bytes of the file; every column is converted to its documented type."""
         wanted = _wanted(self.stage)

@@ -143,6 +143,11 @@ class Store:
         return (CLEAN, *(stage["name"] for stage in self.run["settings"]["suite"]["stages"]))
 
     @property
+    def minimal(self) -> bool:
+        """Whether the run looks for the smallest perturbations: its threat has no budget."""
+        return self.run["settings"].get("minimal", False)
+
+    @property
     def chunks(self) -> list[tuple[int, int]]:
         """First position of each chunk, and one past its last."""
         samples, chunk = self.run["settings"]["samples"], self.run["settings"]["chunk"]
@@ -220,7 +225,7 @@ class Store:
         return sorted(path.relative_to(self.path) for path in self.path.rglob("*.corrupt"))
 
     def merge(self) -> Table:
-        """The per-sample worst case over all stages.
+        """The per-sample worst case over all stages; without a budget the smallest perturbation.
 
         Raises:
             StoreError: A shard is missing or damaged, or does not fit the stages before it.
@@ -233,7 +238,7 @@ class Store:
     def _merge_chunk(self, start: int) -> dict[str, torch.Tensor]:
         stages = [self.read_shard(stage, start) for stage in self.stages[1:]]
         try:
-            return worst_case(self.read_shard(CLEAN, start), stages)
+            return worst_case(self.read_shard(CLEAN, start), stages, minimal=self.minimal)
         except ValueError as error:
             path = self.shard_path(str(error), start)
             raise StoreError(

@@ -10,7 +10,7 @@ from typing import Any, final
 
 from assay import grammar, registry
 from assay.attacks import Attack
-from assay.errors import AccessError, SettingError
+from assay.errors import AccessError, GrammarError, SettingError, ThreatError
 from assay.evaluation.flags import Flag
 from assay.evaluation.schema import STAGE_NAME, StageRecord, SuiteRecord
 from assay.oracle import Access
@@ -53,7 +53,7 @@ class Suite:
         version: Grows with every change of a stage, so that numbers of different versions are told apart.
         stages: The attacks.
         description: One line.
-        foreign: Names of stages that the file has for other threats only.
+        foreign: Names of stages that the file has for other threats only, and whose absence is to be told.
     """
 
     name: str
@@ -81,6 +81,11 @@ class Suite:
         return {"name": self.name, "version": self.version, "stages": stages}
 
 
+def default_suite(threat: Threat) -> str:
+    """The suite that is run when none is named: for a threat without a budget the one that looks for small moves."""
+    return "minimal" if threat.eps is None else "standard"
+
+
 def load_suite(spec: str | os.PathLike[str] | Sequence[tuple[str, Attack]], threat: Threat) -> Suite:
     """Read a suite.
 
@@ -90,7 +95,8 @@ def load_suite(spec: str | os.PathLike[str] | Sequence[tuple[str, Attack]], thre
 
     Raises:
         GrammarError: No suite has this name, or an attack in the file cannot be read.
-        SettingError: The file lacks a key or has one too many, or an attack of a list has another threat.
+        SettingError: The file lacks a key or has one too many, an attack of a list has another threat, or the threat
+            has no budget and an attack of the file needs one.
 
     Example:
         >>> import assay
@@ -177,13 +183,18 @@ def _read(path: Path, threat: Threat) -> Suite:
     for key, kind in (("name", str), ("version", int), ("stage", list)):
         if not isinstance(content.get(key), kind) or isinstance(content.get(key), bool):
             raise SettingError(f"suite {path} lacks {key!r} (a {kind.__name__}).")
+    per_threat = content.get("per_threat", False)
+    if not isinstance(per_threat, bool):
+        raise SettingError(f"suite {path} has per_threat = {per_threat!r}; it has to be true or false.")
     stages, foreign = [], []
     for number, table in enumerate(content["stage"], start=1):
         _check_keys(path, number, table)
         if threat.name.lower() in _threats(path, number, table, threat):
-            stages.append(_stage(table, threat))
-        else:
+            stages.append(_stage(content["name"], table, threat))
+        elif not per_threat:
             foreign.append(table["name"])
+    if not stages and not foreign:
+        raise SettingError(f"suite {content['name']!r} has no attacks for {threat!r}: give some of your own.")
     return Suite(
         name=content["name"],
         version=content["version"],
@@ -218,9 +229,15 @@ def _threats(path: Path, number: int, table: dict[str, Any], threat: Threat) -> 
     return found
 
 
-def _stage(table: dict[str, Any], threat: Threat) -> Stage:
+def _stage(suite: str, table: dict[str, Any], threat: Threat) -> Stage:
     def read(text: str) -> Attack:
-        return _within(table["name"], grammar.attack(text, names={"THREAT": threat}), threat)
+        try:
+            attack = grammar.attack(text, names={"THREAT": threat})
+        except GrammarError as error:
+            if threat.eps is None and isinstance(error.__cause__, ThreatError):
+                raise _unbounded(suite, table["name"], threat, error.__cause__) from error
+            raise
+        return _within(table["name"], attack, threat)
 
     fallback = table.get("fallback")
     return Stage(
@@ -228,4 +245,12 @@ def _stage(table: dict[str, Any], threat: Threat) -> Stage:
         attack=read(table["attack"]),
         min_classes=table.get("min_classes", 2),
         fallback=read(fallback) if fallback else None,
+    )
+
+
+def _unbounded(suite: str, stage: str, threat: Threat, reason: ThreatError) -> SettingError:
+    """An attack of a suite cannot do without a budget: which ways there are."""
+    return SettingError(
+        f"stage {stage!r} of suite {suite!r} cannot be run: {reason} For robust accuracy within a budget give eps, as "
+        f"in {threat.name}:0.1; for the smallest perturbations use the suite minimal, the default without eps."
     )

@@ -1,46 +1,57 @@
-"""A finished run as numbers and as a table for people."""
+"""A finished run as numbers."""
 
 from __future__ import annotations
 
-import io
 import shutil
 import weakref
 from pathlib import Path
 from typing import final
 
-from rich.console import Console
-from rich.table import Table as Grid
 from torch import Tensor
 
+from assay.errors import SettingError
+from assay.evaluation import smallest, text
 from assay.evaluation.flags import Flag
 from assay.evaluation.merge import Table, curve, distances, share, stage_result
-from assay.evaluation.schema import Results, Share, StageResult
-from assay.evaluation.shards import CLEAN
+from assay.evaluation.schema import Results, StageResult
+from assay.evaluation.shards import CLEAN, Shard
 from assay.evaluation.store import Store
 
 
-def results(store: Store, table: Table, eps: float | None, flags: list[Flag]) -> Results:
-    """The numbers of ``run.json``."""
-    clean = share(table.clean_correct)
+def results(store: Store, table: Table, shards: list[list[Shard]], eps: float | None, flags: list[Flag]) -> Results:
+    """The numbers of ``run.json``.
+
+    Args:
+        store: The run.
+        table: Its per-sample worst case.
+        shards: The shards of each stage.
+        eps: The budget; None where the smallest perturbations were looked for.
+        flags: Remarks that the reader of the numbers has to know.
+    """
+    clean, stages = share(table.clean_correct), store.run["settings"]["suite"]["stages"]
+    if eps is None:
+        return {
+            "samples": len(table),
+            "clean_accuracy": clean,
+            "robust_accuracy": None,
+            "stages": smallest.stage_results(stages, shards),
+            "curve": smallest.curve(table.distance),
+            "distances": smallest.distances(table.distance[table.clean_correct]),
+            "flags": [flag.record() for flag in flags],
+        }
+    left, found = clean["correct"], list[StageResult]()
+    for stage, own in zip(stages, shards, strict=True):
+        found.append(stage_result(stage, own, left, len(table)))
+        left -= found[-1]["broken"]
     return {
         "samples": len(table),
         "clean_accuracy": clean,
         "robust_accuracy": share(table.robust),
-        "stages": _stages(store, clean["correct"]),
+        "stages": found,
         "curve": curve(table, eps),
         "distances": distances(table),
         "flags": [flag.record() for flag in flags],
     }
-
-
-def _stages(store: Store, left: int) -> list[StageResult]:
-    """What each stage did, with what it left of all samples."""
-    samples, found = store.run["settings"]["samples"], []
-    for stage in store.run["settings"]["suite"]["stages"]:
-        shards = [store.read_shard(stage["name"], start) for start, _ in store.chunks]
-        found.append(stage_result(stage, shards, left, samples))
-        left -= found[-1]["broken"]
-    return found
 
 
 @final
@@ -51,21 +62,25 @@ class Evaluation:
         store: The finished run.
         table: Its per-sample worst case.
         flags: Remarks that the reader of the numbers has to know.
+        eps: The budget; None where the smallest perturbations were looked for.
         temporary: Remove the run directory when this object goes.
     """
 
-    def __init__(self, store: Store, table: Table, flags: list[Flag], *, temporary: bool = False) -> None:
+    def __init__(
+        self, store: Store, table: Table, flags: list[Flag], *, eps: float | None, temporary: bool = False
+    ) -> None:
         self.store = store
         self.samples = table
         self.flags = flags
+        self._budget = eps
         if temporary:
             weakref.finalize(self, shutil.rmtree, store.path, ignore_errors=True)
 
     def __repr__(self) -> str:
-        return (
-            f"Evaluation(clean accuracy {self.clean_accuracy:.1%}, robust accuracy {self.robust_accuracy:.1%}, "
-            f"{len(self.samples)} samples, {str(self.path)!r})"
-        )
+        robust = self.robust_accuracy
+        found = f"median distance {self.median_distance:.4g}" if robust is None else f"robust accuracy {robust:.1%}"
+        clean = f"clean accuracy {self.clean_accuracy:.1%}"
+        return f"Evaluation({clean}, {found}, {len(self.samples)} samples, {str(self.path)!r})"
 
     @property
     def path(self) -> Path:
@@ -85,49 +100,49 @@ class Evaluation:
         return self.results["clean_accuracy"]["value"]
 
     @property
-    def robust_accuracy(self) -> float:
-        """Share of samples that are right on the unchanged input and that no stage broke."""
-        return self.results["robust_accuracy"]["value"]
+    def robust_accuracy(self) -> float | None:
+        """Share of samples that are right on the unchanged input and that no stage broke.
+
+        None where the threat has no budget: `accuracy_at` tells it for any eps.
+        """
+        robust = self.results["robust_accuracy"]
+        return None if robust is None else robust["value"]
 
     @property
     def distances(self) -> Tensor:
-        """Size of the perturbation found for each sample: 0 where wrong from the start, inf where robust."""
+        """Size of the perturbation found for each sample: 0 where wrong from the start, inf where never broken.
+
+        It is the smallest found where the threat has no budget; with one, the attacks stop at their first success.
+        """
         return self.samples.distance
+
+    @property
+    def median_distance(self) -> float:
+        """Median of the distances of the samples that are right at first: inf where fewer than half were broken."""
+        return smallest.median(self.distances[self.samples.clean_correct])
+
+    def accuracy_at(self, eps: float) -> float:
+        """Share of all samples that are right on the unchanged input and of which no input within eps was found wrong.
+
+        The attacks bound the true robust accuracy from above. Where the threat has a budget they stop at their first
+        success inside it, so that below the budget the bound is loose; beyond it nothing was looked for.
+
+        Args:
+            eps: The size of the perturbation, in the unit of the threat.
+
+        Raises:
+            SettingError: eps is negative, not a number, or larger than the budget.
+        """
+        if not eps >= 0:
+            raise SettingError(f"eps must not be negative; got {eps}.")
+        if self._budget is None:
+            return float((self.distances > eps).double().mean())
+        if eps > self._budget:
+            raise SettingError(f"nothing was looked for beyond the budget {self._budget:g}; got eps = {eps:g}.")
+        # Measured on rounded inputs, a distance may come back a little larger than the budget it lies within.
+        return float((self.samples.robust | (self.distances.clamp(max=self._budget) > eps)).double().mean())
 
     def table(self) -> str:
         """The run as a table for people."""
-        grid = Grid(title=None, box=None, pad_edge=False)
-        for name, justify in (("stage", "left"), ("asked", "right"), ("broken", "right"), ("robust", "right")):
-            grid.add_column(name, justify=justify)  # type: ignore[arg-type]  # a literal that mypy widens
-        for name in ("forwards/sample", "backwards/sample", "seconds"):
-            grid.add_column(name, justify="right")
-        clean, robust = self.results["clean_accuracy"], self.results["robust_accuracy"]
-        wrong = clean["samples"] - clean["correct"]
         seconds = sum(self.store.read_shard(CLEAN, start).seconds for start, _ in self.store.chunks)
-        grid.add_row(CLEAN, str(clean["samples"]), str(wrong), f"{clean['value']:.1%}", "1.0", "0.0", f"{seconds:.1f}")
-        for stage in self.results["stages"]:
-            asked = max(1, stage["asked"])
-            grid.add_row(
-                stage["name"],
-                str(stage["asked"]),
-                str(stage["broken"]),
-                f"{stage['robust_accuracy']:.1%}",
-                f"{stage['forwards'] / asked:.1f}",
-                f"{stage['backwards'] / asked:.1f}",
-                f"{stage['seconds']:.1f}",
-            )
-        console = Console(file=io.StringIO(), width=100, color_system=None)
-        console.print(grid)
-        console.print(f"clean accuracy  {_with_interval(clean)}", highlight=False)
-        console.print(f"robust accuracy {_with_interval(robust)}", highlight=False)
-        for flag in self.flags:
-            console.print(f"{flag.severity}: {flag.message} {flag.cure}", soft_wrap=True, markup=False)
-        assert isinstance(console.file, io.StringIO)
-        return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
-
-
-def _with_interval(share: Share) -> str:
-    return (
-        f"{share['value']:.1%}  (95 % interval {share['low']:.1%} to {share['high']:.1%}, "
-        f"{share['correct']} of {share['samples']})"
-    )
+        return text.table(self.results, self.flags, seconds)

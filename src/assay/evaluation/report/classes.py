@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import final
 
 import numpy as np
+import torch
 
 from assay.evaluation.report.source import ROBUST, WRONG, Array, Record
+from assay.evaluation.smallest import finite, median
 
 MOST_CLASSES = 20
 """More classes than this are reported by their weakest, and confusions as a list instead of a map."""
@@ -16,12 +19,13 @@ MOST_CLASSES = 20
 @final
 @dataclass(frozen=True, kw_only=True)
 class ClassRow:
-    """How one class fares."""
+    """How one class fares; ``median`` is of the distances of its samples that are right at first."""
 
     name: str
     samples: int
     clean: float
     robust: float
+    median: float | None
 
 
 @final
@@ -40,12 +44,14 @@ class Cell:
 class Failures:
     """The per-class part of the report.
 
-    ``rows`` are the classes, weakest first; ``matrix`` holds one (name, cells) per class, or nothing where there are
+    ``rows`` are the classes, weakest first (without a budget by their median distance, of which ``farthest`` is the
+    largest); ``matrix`` holds one (name, cells) per class, or nothing where there are
     more than 20; ``pairs`` are the most frequent (true, said, count) among the failures.
     """
 
     classes: int
     rows: list[ClassRow]
+    farthest: float
     columns: list[str]
     matrix: list[tuple[str, list[Cell]]]
     pairs: list[tuple[str, str, int]]
@@ -68,21 +74,28 @@ def failures(record: Record) -> Failures | None:
     present = np.unique(record.label)
     rows = []
     for label in present:
-        outcome = record.outcome[record.label == label]
+        mine = record.label == label
+        outcome = record.outcome[mine]
+        right = torch.from_numpy(record.distance[mine & (record.outcome != WRONG)])
         rows.append(
             ClassRow(
                 name=class_name(record, int(label)),
                 samples=len(outcome),
                 clean=float((outcome != WRONG).mean()),
                 robust=float((outcome == ROBUST).mean()),
+                median=finite(median(right)),
             )
         )
-    rows.sort(key=lambda row: (row.robust, -row.samples, row.clean))
+    if record.minimal:
+        rows.sort(key=lambda row: (math.inf if row.median is None else row.median, -row.samples))
+    else:
+        rows.sort(key=lambda row: (row.robust, -row.samples, row.clean))
     seen = np.union1d(present, record.final)
     small = len(seen) <= MOST_CLASSES
     return Failures(
         classes=len(present),
         rows=rows[:MOST_CLASSES],
+        farthest=max((row.median for row in rows[:MOST_CLASSES] if row.median is not None), default=0.0),
         columns=[class_name(record, int(label)) for label in seen] if small else [],
         matrix=_matrix(record, seen) if small else [],
         pairs=_pairs(record),

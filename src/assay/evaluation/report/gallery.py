@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from assay.evaluation.report.classes import class_name
-from assay.evaluation.report.source import Array, Example, Record
-from assay.evaluation.report.words import SPACE, quantity
+from assay.evaluation.report.source import WRONG, Array, Example, Record
+from assay.evaluation.report.words import SPACE, size
 
 MOST_EXAMPLES = 24
 TIMES = " \N{MULTIPLICATION SIGN} "
@@ -81,7 +81,7 @@ def gallery(record: Record, bounds: tuple[float, float]) -> Gallery:
     """
     cards: list[Card] = []
     weight, shrunk, reason, images = 0, False, "", False
-    for example in _spread(record.examples):
+    for example in _nearest(record) if record.minimal else _spread(record.examples):
         shape = example.clean.shape
         if example.adversarial.shape != shape:
             continue
@@ -104,7 +104,7 @@ def gallery(record: Record, bounds: tuple[float, float]) -> Gallery:
                 label=class_name(record, example.label),
                 before=class_name(record, example.before),
                 after=class_name(record, example.after),
-                distance=quantity(example.distance),
+                distance=size(example.distance),
                 attack=example.stage,
                 panels=panels,
             )
@@ -122,6 +122,13 @@ def _spread(examples: list[Example]) -> list[Example]:
         groups[example.stage, example.label] += 1
         turns[example.stage] += 1
     return [example for _, _, example in sorted(ranked, key=lambda entry: entry[:2])]
+
+
+def _nearest(record: Record) -> list[Example]:
+    """The examples that are the nearest adversarial input of their sample, the nearest of all first."""
+    stages = [stage["name"] for stage in record.stages]
+    owner = {int(i): stages[k - 1] for i, k in zip(record.index, record.outcome, strict=True) if k > WRONG}
+    return sorted((e for e in record.examples if owner.get(e.index) == e.stage), key=lambda e: (e.distance, e.index))
 
 
 def _as_image(x: Array) -> Array | None:

@@ -13,10 +13,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from assay.evaluation.files import write_atomically
-from assay.evaluation.report import words
+from assay.evaluation.report import distances, words
 from assay.evaluation.report.classes import failures
 from assay.evaluation.report.curve import draw
 from assay.evaluation.report.gallery import gallery
+from assay.evaluation.report.histogram import histogram
 from assay.evaluation.report.source import read
 from assay.evaluation.report.summary import command, fate, results_of, state_note, tiles, verdict
 from assay.evaluation.report.threat import facts
@@ -44,6 +45,7 @@ def render(run: str | Path) -> Path:
     pictures = gallery(record, threat.bounds)
     noun = "image" if pictures.images else "sample"
     style, script = _file("style.css"), _file("script.js")
+    curve = draw(results["curve"], threat, results["distances"]["median"]) if results["samples"] else None
     page = _environment().get_template("template.html.j2").render(
         run=record.run,
         results=results,
@@ -51,12 +53,14 @@ def render(run: str | Path) -> Path:
         finished=bool(record.run.get("results")),
         threat=threat,
         noun=noun,
-        verdict=verdict(record, results, threat, noun),
+        minimal=record.minimal,
+        verdict=(distances.verdict if record.minimal else verdict)(record, results, threat, noun),
         state_note=state_note(record, noun),
         notes=record.notes,
-        tiles=tiles(record, results),
-        fate=fate(results),
-        curve=draw(results["curve"], threat) if results["samples"] else None,
+        tiles=distances.tiles(record, results, threat, noun) if record.minimal else tiles(record, results),
+        fate=distances.origins(record, results) if record.minimal else fate(results),
+        curve=curve,
+        histogram=histogram(record, curve.end) if record.minimal and curve else None,
         failures=failures(record),
         gallery=pictures,
         command=command(record.run["settings"]),
@@ -77,7 +81,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for function in (words.percent, words.interval, words.count, words.rate, words.quantity, words.duration):
+    for function in (words.percent, words.interval, words.count, words.rate, words.size, words.duration):
         environment.filters[function.__name__] = function
     environment.filters["breakable"] = _breakable
     environment.filters["date"] = words.date

@@ -42,18 +42,26 @@ class Record:
     """A run as far as it got: one entry per judged sample.
 
     ``final`` is the prediction at the worst input found: the adversarial one where a stage broke the sample, the
-    clean one elsewhere. ``shards`` holds the usable ones of each stage; ``notes`` says in sentences what could not
-    be used.
+    clean one elsewhere. ``outcome`` is the number of the stage that broke it, without a budget of the one that came
+    nearest; ``distance`` is 0 where the clean input was wrong, inf where nothing was found. ``shards`` holds the
+    usable ones of each stage; ``notes`` says in sentences what could not be used.
     """
 
     run: Mapping[str, Any]
+    index: Array
     label: Array
     clean: Array
     final: Array
     outcome: Array
+    distance: Array
     shards: list[list[Shard]]
     examples: list[Example]
     notes: list[str]
+
+    @property
+    def minimal(self) -> bool:
+        """Whether the run looks for the smallest perturbations."""
+        return bool(self.run["settings"].get("minimal", False))
 
     @property
     def stages(self) -> list[StageRecord]:
@@ -89,19 +97,20 @@ def read(folder: Path) -> Record:
                 break
             stages.append(shard)
         try:
-            rows.append(worst_case(clean, stages))
+            rows.append(worst_case(clean, stages, minimal=store.minimal))
         except ValueError as error:
             notes.append(f"{store.shard_path(str(error), start)} does not fit the stages before it.")
             continue
         for number, shard in enumerate(stages):
             used[number].append(shard)
-    label, before, after, outcome = (_column(rows, name) for name in ("label", "prediction", "adv_prediction", "stage"))
     return Record(
         run=store.run,
-        label=label,
-        clean=before,
-        final=after,
-        outcome=outcome,
+        index=_column(rows, "index"),
+        label=_column(rows, "label"),
+        clean=_column(rows, "prediction"),
+        final=_column(rows, "adv_prediction"),
+        outcome=_column(rows, "stage"),
+        distance=_column(rows, "distance"),
         shards=used,
         examples=[example for stage in used for shard in stage for example in _examples(shard)],
         notes=notes,
@@ -117,7 +126,7 @@ def _shard(store: Store, stage: str, start: int, notes: list[str]) -> Shard | No
 
 
 def _column(rows: list[dict[str, torch.Tensor]], name: str) -> Array:
-    return np.concatenate([np.zeros(0, dtype=np.int64), *(row[name].numpy() for row in rows)])
+    return np.concatenate([row[name].numpy() for row in rows]) if rows else np.zeros(0, dtype=np.int64)
 
 
 def _examples(shard: Shard) -> list[Example]:

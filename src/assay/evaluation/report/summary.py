@@ -10,10 +10,11 @@ import torch
 
 from assay import grammar, registry
 from assay.errors import AssayError
+from assay.evaluation import smallest
 from assay.evaluation.merge import share, stage_result
 from assay.evaluation.report.source import ROBUST, WRONG, Record
 from assay.evaluation.report.threat import Facts
-from assay.evaluation.report.words import count, duration, interval, percent, plural, quantity, rate
+from assay.evaluation.report.words import count, duration, interval, percent, plural, rate
 from assay.evaluation.schema import StageResult
 from assay.evaluation.suites import load_suite
 
@@ -44,12 +45,23 @@ def results_of(record: Record) -> dict[str, Any]:
     """The results of run.json; for a run that has none yet, those of the shards that exist.
 
     In the second case robust accuracy counts every judged sample that no stage has broken so far, so that the
-    number can only fall as the run goes on.
+    number can only fall as the run goes on; without a budget the distances are of the samples that were attacked.
     """
     if record.run.get("results"):
         return dict(record.run["results"])
     robust, clean = torch.from_numpy(record.outcome == ROBUST), torch.from_numpy(record.outcome != WRONG)
     samples, left = len(clean), int(clean.sum())
+    if record.minimal:
+        best = smallest.best(record.shards)
+        return {
+            "samples": samples,
+            "clean_accuracy": share(clean),
+            "robust_accuracy": None,
+            "stages": smallest.stage_results(record.stages, record.shards),
+            "curve": None,
+            "distances": smallest.distances(torch.cat([torch.zeros(0), *best.values()])),
+            "flags": [],
+        }
     stages: list[StageResult] = []
     for stage, shards in zip(record.stages, record.shards, strict=True):
         if shards:
@@ -88,13 +100,6 @@ def verdict(record: Record, results: dict[str, Any], threat: Facts, noun: str) -
             f"At most {count(robust['correct'])} of the {plural(samples, noun)} judged so far {numbers} withstand the "
             f"attacks within {threat.words}; {accuracy}."
         )
-    median = results.get("distances", {}).get("median")
-    if threat.eps is None and median is not None:
-        broken = count(results["distances"]["count"])
-        return (
-            f"Half of the {broken} {noun}s that were broken fall within {threat.words} {quantity(median)}; "
-            f"{count(robust['correct'])} of {plural(samples, noun)} {numbers} withstand every attack tried; {accuracy}."
-        )
     if robust["correct"] == 0:
         return f"None of the {plural(samples, noun)} withstands the attacks within {threat.words}; {accuracy}."
     subject = (
@@ -109,9 +114,6 @@ def verdict(record: Record, results: dict[str, Any], threat: Facts, noun: str) -
 def tiles(record: Record, results: dict[str, Any]) -> list[Tile]:
     """The five numbers of the summary."""
     robust, clean, samples = results["robust_accuracy"], results["clean_accuracy"], results["samples"]
-    forwards = sum(stage["forwards"] for stage in results["stages"])
-    backwards = sum(stage["backwards"] for stage in results["stages"])
-    seconds = float(record.run.get("seconds") or 0.0)
     if not samples:
         return [Tile(name="Samples", value="0", detail="nothing evaluated")]
     bound = "" if record.run.get("results") else "at most "
@@ -127,6 +129,16 @@ def tiles(record: Record, results: dict[str, Any]) -> list[Tile]:
             detail=f"95{percent(0)[-2:]} interval {interval(clean['low'], clean['high'])}",
         ),
         Tile(name="Samples", value=count(samples), detail=f"{count(clean['correct'])} correct before attack"),
+        *cost(record, results),
+    ]
+
+
+def cost(record: Record, results: dict[str, Any]) -> list[Tile]:
+    """What the run took: passes and time, for each of its samples, of which there is one at least."""
+    samples, seconds = results["samples"], float(record.run.get("seconds") or 0.0)
+    forwards = sum(stage["forwards"] for stage in results["stages"])
+    backwards = sum(stage["backwards"] for stage in results["stages"])
+    return [
         Tile(
             name="Cost per sample",
             value=f"{rate(forwards / samples)} + {rate(backwards / samples)}",
@@ -141,13 +153,17 @@ def fate(results: dict[str, Any]) -> list[Part]:
     samples, clean, robust = results["samples"], results["clean_accuracy"], results["robust_accuracy"]
     if not samples:
         return []
-    stages = [stage for stage in results["stages"] if stage["broken"]]
-    counts = [("robust", "withstand every attack" if results["stages"] else "correct", robust["correct"], 1.0)]
-    counts += [
-        ("broken", f"broken by {stage['name']}", stage["broken"], 1.0 - 0.6 * i / max(len(stages) - 1, 1))
-        for i, stage in enumerate(stages)
-    ]
-    counts.append(("wrong", "wrong before any attack", samples - clean["correct"], 1.0))
+    stages = [(f"broken by {stage['name']}", stage["broken"]) for stage in results["stages"]]
+    kept = "withstand every attack" if results["stages"] else "correct"
+    return graded((kept, robust["correct"]), stages, samples - clean["correct"], samples)
+
+
+def graded(robust: tuple[str, int], stages: list[tuple[str, int]], wrong: int, samples: int) -> list[Part]:
+    """The parts of the bar that are not empty, those of the stages in falling tones."""
+    stages = [stage for stage in stages if stage[1]]
+    counts = [("robust", *robust, 1.0)]
+    counts += [("broken", *stage, 1.0 - 0.6 * i / max(len(stages) - 1, 1)) for i, stage in enumerate(stages)]
+    counts.append(("wrong", "wrong before any attack", wrong, 1.0))
     return [
         Part(kind=kind, name=name, number=number, share=number / samples, tone=round(tone, 2))
         for kind, name, number, tone in counts
@@ -162,9 +178,10 @@ def state_note(record: Record, noun: str) -> str:
         return ""
     words = "This run was interrupted" if state == "interrupted" else "This run is still in progress"
     judged, wanted = len(record.label), record.run["settings"]["samples"]
+    falling = "Distances" if record.minimal else "Robust accuracy"
     return (
-        f"{words}: {count(judged)} of {plural(wanted, noun)} have been judged so far. Robust accuracy can only fall "
-        "as the remaining attacks are run. Continue with --resume, then render the report again."
+        f"{words}: {count(judged)} of {plural(wanted, noun)} have been judged so far. {falling} can only fall as the "
+        "remaining attacks are run. Continue with --resume, then render the report again."
     )
 
 

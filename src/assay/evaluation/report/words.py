@@ -64,6 +64,18 @@ def quantity(number: float) -> str:
     return f"{number:.4g}"
 
 
+def size(number: float | None) -> str:
+    """A distance: a whole number with its thousands set apart, any other with four digits; None is beyond all found.
+
+    Example:
+        >>> size(0.031372), size(12345.0), size(12.5), size(None)
+        ('0.03137', '12,345', '12.5', 'none')
+    """
+    if number is None:
+        return "none"
+    return count(number) if number == round(number) else quantity(number)
+
+
 def fraction(eps: float) -> str | None:
     """The budget as k/255 where it is such a fraction of the pixel range, else None.
 
