@@ -154,6 +154,13 @@ _ATTACKS = (
         "a walk along the decision boundary towards the clean input",
         "Croce and Hein 2020, https://arxiv.org/abs/1907.02044",
     ),
+    _attack(
+        "CarliniWagner",
+        "gradients",
+        "descent on distance and margin after a change of variables, with a search over the constant between them",
+        "Carlini and Wagner 2017, https://arxiv.org/abs/1608.04644",
+        threats=("linf", "l2", "l0"),
+    ),
 )
 
 _THREATS = tuple(

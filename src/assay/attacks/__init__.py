@@ -2,9 +2,23 @@
 
 from assay.attacks.apgd import APGD, MultiTargeted
 from assay.attacks.base import Attack, Result
+from assay.attacks.carlini_wagner import CarliniWagner
 from assay.attacks.deepfool import DeepFool
 from assay.attacks.fab import FAB
 from assay.attacks.pgd import BIM, FGSM, MIFGSM, PGD
 from assay.attacks.square import Square
 
-__all__ = ["APGD", "BIM", "FAB", "FGSM", "MIFGSM", "PGD", "Attack", "DeepFool", "MultiTargeted", "Result", "Square"]
+__all__ = [
+    "APGD",
+    "BIM",
+    "FAB",
+    "FGSM",
+    "MIFGSM",
+    "PGD",
+    "Attack",
+    "CarliniWagner",
+    "DeepFool",
+    "MultiTargeted",
+    "Result",
+    "Square",
+]
