@@ -231,7 +231,8 @@ def test_an_unfinished_run_is_told_from_what_was_attacked(tmp_path: Path) -> Non
     mine = store.read_shard("near", 0).columns["distance"]
     assert f"So far: Half of the {len(mine)} images" in text
     assert f"within Linf {smallest.median(mine):.4g}" in text
-    assert "Distances can only fall" in text
+    assert "40 of 90 images have been judged so far. Distances can only fall" in text
+    assert f"{len(mine)} nearest by near 5 wrong before any attack" in text
     assert "The curve is drawn once the run is done" in text
 
 

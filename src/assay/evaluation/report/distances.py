@@ -77,7 +77,8 @@ def origins(record: Record, results: dict[str, Any]) -> list[Part]:
     if not samples:
         return []
     nearest = [(f"nearest by {s['name']}", int((record.outcome == k).sum())) for k, s in enumerate(stages, start=1)]
-    never = "never broken" if stages else "right at first"
+    finished = bool(record.run.get("results"))
+    never = ("never broken" if finished else "not broken so far") if stages else "right at first"
     wrong = int((record.outcome == WRONG).sum())
     return graded((never, int((record.outcome == ROBUST).sum())), nearest, wrong, len(record.outcome))
 

@@ -72,6 +72,8 @@ class Record:
 def read(folder: Path) -> Record:
     """Read run.json and the shards; a chunk counts as far as its stages follow on one another.
 
+    Without a budget a chunk counts once an attack has looked at it, since nothing is known of its distances before.
+
     Args:
         folder: The run directory.
 
@@ -86,6 +88,7 @@ def read(folder: Path) -> Record:
     shards = {
         (stage, start): _shard(store, stage, start, notes) for stage in store.stages for start in store.done(stage)
     }
+    begun = any(stage != CLEAN for stage, _ in shards)
     for start, _ in store.chunks:
         clean = shards.get((CLEAN, start))
         if clean is None:
@@ -96,6 +99,8 @@ def read(folder: Path) -> Record:
             if shard is None:
                 break
             stages.append(shard)
+        if store.minimal and not stages and begun:
+            continue
         try:
             rows.append(worst_case(clean, stages, minimal=store.minimal))
         except ValueError as error:
