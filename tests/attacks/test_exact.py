@@ -8,13 +8,16 @@ and `MultiTargeted` for the nearest of all classes.
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import pytest
 import torch
 
 from assay.attacks import APGD, BIM, FGSM, MIFGSM, PGD, MultiTargeted, Square
 from assay.goals import Targeted
 from assay.testing.case import THREATS, audit
-from assay.testing.problems import Affine, Constant, Masked, Quadratic
+from assay.testing.problems import Affine, Constant, Masked, Quadratic, Sparse
+from assay.threats import L0
 
 NORMS = ("linf", "l2", "l1")
 UNIT, WIDE = (0.0, 1.0), (-2.0, 3.0)
@@ -110,6 +113,67 @@ def test_multi_targeted_finds_the_nearest_of_many_classes(norm):
     two_sided(lambda t: MultiTargeted(attack=APGD(threat=t, loss="margin", steps=60)), problem, norm, n=16)
 
 
+FEW = {
+    "PGD": lambda threat: PGD(threat=threat, steps=15),
+    "APGD": lambda threat: APGD(threat=threat, steps=15),
+}
+
+
+def counted(make, problem, count, batch=8, targets=None, **settings):
+    """The successes at one unit less than these counts, and at the counts themselves."""
+    x, y = problem.inputs(len(count), dtype=torch.float64)
+    model, goal = problem.model(torch.float64), y if targets is None else Targeted(targets)
+    found = []
+    for eps in ((count - 1).clamp_min(0), count):
+        for part in torch.arange(len(x)).split(batch):
+            threat = L0(eps[part], bounds=problem.bounds, **settings)
+            aim = goal[part] if targets is None else goal.at(part)
+            result = make(threat)(model, x[part], aim, index=part)
+            audit(result, model, x[part], aim, threat)
+            found.append(result.success)
+    return torch.cat(found).reshape(2, -1).sum(1).tolist()
+
+
+@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize(("shape", "bounds"), [*SETUPS[1:], ((3, 16, 16), UNIT)])
+def test_l0_needs_the_exact_count(name, shape, bounds):
+    problem = Affine(shape=shape, classes=2, bounds=bounds)
+    x, y = problem.inputs(16, dtype=torch.float64)
+    assert counted(FEW[name], problem, problem.distance(x, y, "l0")) == [0, 16]
+    assert counted(FEW[name], problem, problem.distance(x, y, "l0", 1 - y), targets=1 - y) == [0, 16]
+
+
+@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize("batch", [1, 3, 8])
+def test_l0_finds_the_features_that_count(name, batch):
+    for problem in (Sparse(needed=5), Sparse(shape=(30,), needed=12, bounds=WIDE)):
+        count = problem.distance(*problem.inputs(8), "l0")
+        assert counted(FEW[name], problem, count, batch) == [0, 8]
+
+
+@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize("bounds", [UNIT, WIDE])
+@pytest.mark.parametrize("unit", ["feature", "pixel"])
+def test_l0_beside_all_subsets(name, bounds, unit):
+    """The smallest number of units with a subset whose best corner of the box changes the decision."""
+    shape, units = ((2, 2, 4), 8) if unit == "pixel" else ((1, 4, 5), 20)
+    problem = Affine(shape=shape, classes=2, bounds=bounds, seed=2)
+    x, y = problem.inputs(8, dtype=torch.float64)
+    model, (w, _) = problem.model(torch.float64), problem.weights()
+    toward = (w[1 - y] - w[y]).reshape(x.shape)
+    corner = torch.where(toward > 0, bounds[1], bounds[0])
+    count = torch.full((8,), torch.inf, dtype=torch.float64)
+    for size in (3, 2, 1):
+        for subset in combinations(range(units), size):
+            mask = torch.zeros(units, dtype=torch.bool).index_fill(0, torch.tensor(subset), 1)
+            mask = mask.reshape(1, 1, *shape[1:]) if unit == "pixel" else mask.reshape(1, *shape)
+            count[model(torch.where(mask, corner, x)).argmax(1) != y] = size
+    assert set(count.tolist()) >= {1.0, 2.0}
+    assert count.isfinite().all()
+    assert counted(FEW[name], problem, count, unit=unit) == [0, 8]
+    assert counted(FEW[name], problem, count, batch=3, targets=1 - y, unit=unit) == [0, 8]
+
+
 @pytest.mark.parametrize("make", [FGSM, BIM, MIFGSM], ids=["FGSM", "BIM", "MIFGSM"])
 @pytest.mark.parametrize(("shape", "bounds"), SETUPS)
 def test_sign_attacks_are_exact_on_two_classes_in_linf(make, shape, bounds):
@@ -122,6 +186,11 @@ def test_sign_attacks_are_exact_on_two_classes_in_linf(make, shape, bounds):
 @pytest.mark.parametrize("norm", NORMS)
 def test_bim_is_exact_in_every_norm(norm):
     two_sided(lambda t: BIM(threat=t), Affine(classes=2), norm)
+
+
+def test_bim_is_exact_in_l0():
+    problem = Sparse(needed=4)
+    assert counted(lambda t: BIM(threat=t), problem, problem.distance(*problem.inputs(8), "l0")) == [0, 8]
 
 
 @pytest.mark.parametrize("goal", ["untargeted", "targeted"])

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from assay.attacks.base import Attack, best_of
+from assay.attacks.memory import carried
 from assay.errors import LossError, SettingError, ThreatError
 from assay.goals import Goal, Targeted, Untargeted
 from assay.losses import Loss, resolve
@@ -18,7 +19,7 @@ from assay.rng import Keyed
 from assay.threats import L1, Threat
 from assay.threats.base import need_budget
 
-_MOMENTUM = 0.75  # weight of the new point against the old direction
+_NEW = 0.75  # weight of the new point against the old direction
 _SHARE_OF_GAINS = 0.75  # rho: the least share of steps that must raise the loss
 _L1_STAGES = ((3, 0.3), (2, 0.3), (1, 0.4))  # radius in eps, share of the steps
 _L1_SHRINK = 1.5
@@ -40,6 +41,9 @@ class APGD(Attack):
     sparsity of the best point, eta shrunk by 1.5 down to eps / 10 and reset when that sparsity still changes, and three
     stages in balls of 3, 2 and 1 times eps.
 
+    For `L0`, where a mix of sparse moves is not sparse, z itself is the next point, and `g_k` is the running sum
+    `0.9 g_{k-1} + grad / ||grad||_1`.
+
     Args:
         threat: which moves are allowed; it needs a budget eps.
         steps: gradient evaluations of each run.
@@ -57,7 +61,7 @@ class APGD(Attack):
     Deviations:
         The released code spends one gradient more than `steps` (the last one is never used). In the L1 scheme
         coordinates that the bounds keep from moving on are left out of the sparse step; the start is uniform in the
-        ball for every norm, where the released code starts Linf on the surface.
+        ball for every norm, where the released code starts Linf on the surface. The papers have no L0.
 
     References:
         Croce, Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
@@ -95,15 +99,16 @@ class APGD(Attack):
 
     def _search(self, oracle: Oracle, x: Tensor, rng: Keyed) -> Tensor:
         threat, eps = self.threat, self.threat.budget(x)
-        climb = _Climb(oracle, threat.start(x, rng), resolve(self.loss), self.steps)
+        new = _NEW if not threat.memory else 1.0
+        climb = _Climb(oracle, threat.start(x, rng), resolve(self.loss), self.steps, threat.memory)
         before, eta = climb.theta, 2 * eps
         interval, last = max(int(0.22 * self.steps), 1), 0
         best_then, halved_then = climb.best_value.clone(), torch.ones_like(oracle.active)
         while climb.running:
             now = climb.theta
             ahead = threat.project(x, threat.ascend(x, now, climb.grad, eta))
-            if climb.taken:
-                ahead = threat.project(x, now + _MOMENTUM * (ahead - now) + (1 - _MOMENTUM) * (now - before))
+            if climb.taken and new < 1:
+                ahead = threat.project(x, now + new * (ahead - now) + (1 - new) * (now - before))
             before = now
             climb.step(ahead)
             if climb.taken - last == interval:
@@ -149,10 +154,11 @@ class APGD(Attack):
 class _Climb:
     """The bookkeeping of a gradient ascent of known length: where it is, its best point, and its gains."""
 
-    def __init__(self, oracle: Oracle, theta: Tensor, loss: Loss | None, steps: int) -> None:
-        self.oracle, self.loss, self.steps = oracle, loss, steps
+    def __init__(self, oracle: Oracle, theta: Tensor, loss: Loss | None, steps: int, memory: float = 0.0) -> None:
+        self.oracle, self.loss, self.steps, self.memory = oracle, loss, steps, memory
         self.theta, self.taken = theta, 0
-        self.value, self.grad, _ = oracle.gradient(theta, loss)
+        self.value, grad, _ = oracle.gradient(theta, loss)
+        self.grad = carried(torch.zeros_like(grad), grad, memory)
         self.best, self.best_value, self.best_grad = theta.clone(), self.value.clone(), self.grad.clone()
         self.gains = torch.zeros_like(self.value)
 
@@ -166,7 +172,8 @@ class _Climb:
         before, self.theta = self.value, theta
         self.taken += 1
         if self.taken < self.steps:
-            self.value, self.grad, _ = self.oracle.gradient(theta, self.loss)
+            self.value, grad, _ = self.oracle.gradient(theta, self.loss)
+            self.grad = carried(self.grad, grad, self.memory)
         else:
             self.value = self.oracle.value(theta, self.loss)
         self.gains += self.value > before

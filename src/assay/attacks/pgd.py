@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from assay.attacks.base import Attack, best_of
+from assay.attacks.memory import carried
 from assay.errors import SettingError
 from assay.goals import Goal
 from assay.losses import Loss, resolve
@@ -26,7 +27,8 @@ class PGD(Attack):
 
     `theta <- P(ascend(theta, g, step))`, where `ascend` is the steepest ascent of the threat's geometry (for Linf
     `theta + step * sign(g)`), P the projection on the threat, and `g` the gradient of the loss, or with momentum mu the
-    running sum `g <- mu * g + grad / ||grad||_1`.
+    running sum `g <- mu * g + grad / ||grad||_1`. Under `L0` this sum is the rule, since a sparse move holds nothing of
+    what the gradients said about all other features.
 
     After gradients 1, 2, 4, 8, ... the point `P(ascend(theta, g, 2 eps))`, where steps along this direction would end,
     is judged as well. It costs a forward pass each time and saves the steps towards it: on a network without defense
@@ -38,7 +40,7 @@ class PGD(Attack):
         rel_step: length of a step as a share of eps; 2.5 / steps when None.
         random_start: start at a random allowed move in place of the clean input.
         restarts: runs from different random starts; the best one counts for each sample.
-        momentum: decay mu of the accumulated gradient; 0 for none.
+        momentum: decay mu of the accumulated gradient; 0 for none, the threat's own (`L0`: 0.9, else 0) when None.
         loss: "ce", "margin", "dlr", a callable, or None for the goal's own (cross-entropy).
         look_ahead: judge the far points too.
 
@@ -57,6 +59,8 @@ class PGD(Attack):
     References:
         Madry, Makelov, Schmidt, Tsipras, Vladu, "Towards deep learning models resistant to adversarial attacks",
         ICLR 2018, https://arxiv.org/abs/1706.06083
+        Croce, Hein, "Sparse and imperceivable adversarial attacks", ICCV 2019, https://arxiv.org/abs/1909.05040
+        (projected gradients under L0).
 
     Example:
         >>> import torch, assay
@@ -71,7 +75,7 @@ class PGD(Attack):
     rel_step: float | None = None
     random_start: bool = True
     restarts: int = 1
-    momentum: float = 0.0
+    momentum: float | None = None
     loss: str | Loss | None = None
     look_ahead: bool = True
 
@@ -86,7 +90,7 @@ class PGD(Attack):
             raise SettingError("restarts > 1 repeat the same run unless random_start is True.")
         if self.rel_step is not None and self.rel_step <= 0:
             raise SettingError(f"rel_step must be positive; got {self.rel_step}.")
-        if self.momentum < 0:
+        if self.momentum is not None and self.momentum < 0:
             raise SettingError(f"momentum must not be negative; got {self.momentum}.")
         need_budget(self.threat, type(self).__name__)
         resolve(self.loss)
@@ -99,15 +103,14 @@ class PGD(Attack):
         eps = self.threat.budget(x)
         step = eps * (2.5 / self.steps if self.rel_step is None else self.rel_step)
         theta = self.threat.start(x, rng) if self.random_start else self.threat.identity(x)
+        momentum = self.threat.memory if self.momentum is None else self.momentum
         loss, direction = resolve(self.loss), torch.zeros_like(theta)
         for taken in range(self.steps):
             _, grad, _ = oracle.gradient(theta, loss)
-            if self.momentum:
-                norm = grad.flatten(1).abs().sum(dim=1).clamp_min(torch.finfo(grad.dtype).tiny)
-                grad = direction = self.momentum * direction + grad / norm.reshape(-1, *[1] * (grad.ndim - 1))
+            direction = carried(direction, grad, momentum)
             if self.look_ahead and oracle.referee and taken & (taken + 1) == 0:
-                oracle.judge(self.threat.project(x, self.threat.ascend(x, theta, grad, 2 * eps)))
-            theta = self.threat.project(x, self.threat.ascend(x, theta, grad, step))
+                oracle.judge(self.threat.project(x, self.threat.ascend(x, theta, direction, 2 * eps)))
+            theta = self.threat.project(x, self.threat.ascend(x, theta, direction, step))
             if oracle.finished:
                 return theta
         oracle.judge(theta)
@@ -130,7 +133,7 @@ def FGSM(*, threat: Threat, loss: str | Loss | None = None) -> PGD:  # noqa: N80
         >>> FGSM(threat=assay.Linf(0.1)).steps
         1
     """
-    return PGD(threat=threat, steps=1, rel_step=1.0, random_start=False, loss=loss, look_ahead=False)
+    return PGD(threat=threat, steps=1, rel_step=1.0, random_start=False, momentum=0.0, loss=loss, look_ahead=False)
 
 
 def BIM(*, threat: Threat, steps: int = 10, rel_step: float | None = None, loss: str | Loss | None = None) -> PGD:  # noqa: N802
@@ -156,7 +159,9 @@ def BIM(*, threat: Threat, steps: int = 10, rel_step: float | None = None, loss:
         False
     """
     share = 1.25 / max(steps, 1) if rel_step is None else rel_step  # PGD refuses steps below 1
-    return PGD(threat=threat, steps=steps, rel_step=share, random_start=False, loss=loss, look_ahead=False)
+    return PGD(
+        threat=threat, steps=steps, rel_step=share, random_start=False, momentum=0.0, loss=loss, look_ahead=False
+    )
 
 
 def MIFGSM(  # noqa: N802

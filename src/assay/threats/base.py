@@ -26,6 +26,10 @@ class Threat(ABC):
             minimise then look for the smallest move).
         bounds: the smallest and largest valid input value.
 
+    Attributes:
+        memory: the share of earlier gradients that attacks carry on from step to step when they are not told otherwise;
+            0 where a move itself holds what was learned.
+
     Raises:
         ThreatError: eps is negative or not finite, or the bounds are not in order.
     """
@@ -34,6 +38,7 @@ class Threat(ABC):
     bounds: tuple[float, float] = (0.0, 1.0)
 
     name: ClassVar[str]
+    memory: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
         try:

@@ -29,8 +29,10 @@ class L0(Additive):
     outside the support enters for the one with the smallest p (or takes a free place) when its own p is larger, a gain
     of p - k; a unit of the support may else be moved to its best end, for the same gain with its own p. So a long step
     from anywhere ends at the optimum of the linear model, as sign steps do in Linf, and a short one exchanges single
-    units. Projecting `theta + t g` instead would rank units by squared moves, which is not what the loss gains, and
-    forgets in every step what the dropped units had collected.
+    units. (Projecting `theta + t g` instead would rank units by squared moves, which is not what the loss gains.)
+
+    A sparse move forgets what was learned of all other units, so that a search by single gradients goes in circles:
+    attacks carry gradients on (`memory`).
 
     Start: eps units drawn at random, their values uniform in the box.
 
@@ -61,6 +63,7 @@ class L0(Additive):
     unit: Literal["feature", "pixel"] = field(default="feature", kw_only=True)
 
     name: ClassVar[str] = "l0"
+    memory: ClassVar[float] = 0.9
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -83,8 +86,8 @@ class L0(Additive):
         """Random units with random values."""
         low, high = self.bounds
         value = self._uniform(x, rng, low, high) - x
-        chosen = _largest(rng.uniform(self._per_unit(x[:1]).shape[1]), self.budget(x))
-        return value * self._spread(chosen, x)
+        chosen = _largest(rng.uniform(self._per_unit(x[:1]).shape[1]), self.budget(x).long())
+        return torch.where(self._spread(chosen, x), value, 0)
 
     def project(self, x: Tensor, theta: Tensor) -> Tensor:
         """Exact nearest point of ball and box."""
@@ -92,7 +95,7 @@ class L0(Additive):
         inside = torch.minimum(torch.maximum(theta, low), high)
         if self.eps is None:
             return inside
-        budget = self.budget(x)
+        budget = self.budget(x).long()
         far = self._changed(inside).sum(dim=1) > budget
         if not bool(far.any()):
             return inside
@@ -101,7 +104,7 @@ class L0(Additive):
         if kept.dtype in HALF:
             kept, wanted = kept.float(), wanted.float()
         chosen = _largest(self._per_unit(kept * (2 * wanted - kept)), budget[rows])
-        inside[rows] *= self._spread(chosen, inside[rows])
+        inside[rows] = torch.where(self._spread(chosen, inside[rows]), inside[rows], 0)
         return inside
 
     def ascend(self, x: Tensor, theta: Tensor, grad: Tensor, step: Tensor) -> Tensor:
@@ -112,20 +115,20 @@ class L0(Additive):
         low, high = self._room(x)
         best = torch.where(slope > 0, high, torch.where(slope < 0, low, theta))
         reach, held = self._per_unit(slope * best), self._per_unit(slope * theta)
-        changed, count = self._changed(theta), (step - 1e-3).ceil().clamp_min(1)
+        changed, count = self._changed(theta), (step - 1e-3).ceil().long().clamp_min(1)
         if self.eps is None:
             gain = reach - held
             moved, dropped = _largest(gain, count) & (gain > 0), torch.zeros_like(changed)
         else:
-            moved, dropped = _exchanged(reach, held, changed, self.budget(x), count)
-        moved_to = torch.where(self._spread(moved, x), best, theta)
-        return moved_to * self._spread(~dropped, x)
+            moved, dropped = _exchanged(reach, held, changed, self.budget(x).long(), count)
+        theta = torch.where(self._spread(moved, x), best, theta)
+        return torch.where(self._spread(dropped, x), 0, theta)
 
     def size(self, x: Tensor, theta: Tensor) -> Tensor:
         """Number of changed units; in half precision rounded up."""
         count = self._changed(self._moved(x, theta).reshape(x.shape)).sum(dim=1)
         held = count.to(x.dtype)
-        return torch.where(held < count, (count * (1 + torch.finfo(x.dtype).eps)).to(x.dtype), held)
+        return torch.where(held.float() < count, (count * (1 + torch.finfo(x.dtype).eps)).to(x.dtype), held)
 
     def slack(self, x: Tensor) -> float:
         """None: counts are exact."""
@@ -156,7 +159,7 @@ def _largest(score: Tensor, count: Tensor) -> Tensor:
     if most <= 0:
         return torch.zeros_like(score, dtype=torch.bool)
     top = score.topk(most, dim=1).values
-    least = top.gather(1, (count.clamp(1, most) - 1).long()[:, None])
+    least = top.gather(1, (count.clamp(1, most) - 1)[:, None])
     above, tied = score > least, score == least
     left = count[:, None] - above.sum(dim=1, keepdim=True)
     return (above | (tied & (tied.cumsum(dim=1) <= left))) & (count > 0)[:, None]
