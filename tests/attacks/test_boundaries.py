@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from assay.attacks.boundaries import Boundaries, class_goal, logits, ranked
+from assay.attacks.boundaries import Boundaries, class_goal, groups, logits, ranked
 from assay.errors import LossError
 from assay.goals import Targeted, Untargeted
 from assay.oracle import Oracle
@@ -50,6 +50,15 @@ def test_towards_a_target_the_strongest_other_class_stands_in_the_way():
 def test_other_classes_are_ranked_without_the_own_one():
     output = torch.tensor([[3.0, 1.0, 2.0, 1.0], [-5.0, -1.0, -3.0, -2.0]])
     assert ranked(output, Untargeted(torch.tensor([0, 3]))).tolist() == [[2, 1, 3], [1, 2, 0]]
+
+
+def test_normals_are_held_for_one_micro_batch_at_a_time():
+    _, oracle, x, y = setting(4)
+    small = Oracle(oracle.model, x, Untargeted(y), L2(), micro_batch=4)
+    assert [rows.tolist() for rows in groups(small)] == [[0, 1, 2, 3], [4, 5]]
+    assert [rows.tolist() for rows in groups(small.at(torch.tensor([5, 1])))] == [[0, 1]]
+    training = Oracle(oracle.model, x, Untargeted(y), L2(), micro_batch=4, referee=False)
+    assert [len(rows) for rows in groups(training)] == [6]  # batch norms see the whole batch
 
 
 def test_what_is_not_about_classes_is_refused():

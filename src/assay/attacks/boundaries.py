@@ -53,6 +53,15 @@ class Boundaries:
         return (self.goal.confidence - value).to(theta.dtype), grads.flatten(2), output
 
 
+def groups(oracle: Oracle) -> tuple[Tensor, ...]:
+    """The rows of a batch in groups that are linearised and stepped together: one micro-batch each.
+
+    Normals take as much memory as inputs, times the number of classes; for a large batch that would be too much.
+    """
+    rows = torch.arange(len(oracle.x), device=oracle.x.device)
+    return torch.split(rows, oracle.micro_batch if oracle.referee else max(1, len(rows)))
+
+
 def ranked(output: Tensor, goal: Untargeted | Targeted) -> Tensor:
     """All classes but the goal's, the likeliest first, `(b, classes - 1)`."""
     others = output.nan_to_num(-torch.inf).scatter(1, goal.classes[:, None], -torch.inf)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from assay.attacks.base import Attack
-from assay.attacks.boundaries import Boundaries
+from assay.attacks.boundaries import Boundaries, groups
 from assay.attacks.halfspace import Norm, dual_size, free_move, nearest_free
 from assay.errors import SettingError, ThreatError
 from assay.goals import Goal
@@ -97,10 +97,8 @@ class DeepFool(Attack):
             part, boundaries, total, places = part.at(left), boundaries.at(left), total[left], places[left]
             if len(places) == 0:
                 return self.threat.project(x, theta)
-            gap, normal, output = boundaries.linearise(part, theta[places])
-            left = ~part.goal.reached(output)
-            new, enough = self._step(part.x, total, gap, normal)
-            total = torch.where(left.reshape(-1, *[1] * (x.ndim - 1)), new, total)
+            steps = [self._step(part.at(rows), boundaries.at(rows), total[rows]) for rows in groups(part)]
+            total, left, enough = (torch.cat(found) for found in zip(*steps, strict=True))
             theta[places] = (1 + self.overshoot) * total
             # Where the bounds stop most of the step, it is the next step's question that judges this one.
             crossed = enough & part.goal.reached(part.scores(theta[places], rows=left & enough))
@@ -108,9 +106,12 @@ class DeepFool(Attack):
         part.judge(theta[places], rows=left & ~enough)
         return self.threat.project(x, theta)
 
-    def _step(self, x: Tensor, total: Tensor, gap: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
-        """The sum of steps with the next one, and whether it may well be enough, given what the bounds leave of it."""
-        low, high = self.threat.bounds
+    def _step(self, oracle: Oracle, boundaries: Boundaries, total: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The sum of steps with the next one; who still needed it; whether it may well be enough, as far as allowed."""
+        x, (low, high) = oracle.x, self.threat.bounds
+        now = (1 + self.overshoot) * total
+        gap, normal, output = boundaries.linearise(oracle, now)
+        left = ~oracle.goal.reached(output)
         norm = cast(Norm, self.threat.name)
         nudge = _NUDGE * (high - low) / (1 if norm == "l2" else math.sqrt(x[0].numel()))
         rows, nearest = torch.arange(len(x), device=x.device), nearest_free(normal, gap, norm)
@@ -118,5 +119,6 @@ class DeepFool(Attack):
         new = total + free_move(w, gap + nudge * dual_size(w, norm), norm).reshape(x.shape)
         if self.clip:
             new = (x + new).clamp(low, high) - x
-        moved = [(x + (1 + self.overshoot) * r).clamp(low, high) for r in (total, new)]
-        return new, (w * (moved[1] - moved[0]).flatten(1)).sum(dim=1) >= _LIKELY * gap
+        new = torch.where(left.reshape(-1, *[1] * (x.ndim - 1)), new, total)
+        moved = (x + (1 + self.overshoot) * new).clamp(low, high) - (x + now).clamp(low, high)
+        return new, left, (w * moved.flatten(1)).sum(dim=1) >= _LIKELY * gap

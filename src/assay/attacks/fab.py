@@ -12,7 +12,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from assay.attacks.base import Attack
-from assay.attacks.boundaries import Boundaries, class_goal, logits, ranked
+from assay.attacks.boundaries import Boundaries, class_goal, groups, logits, ranked
 from assay.attacks.halfspace import Norm, boxed_move, nearest_boxed, size
 from assay.errors import LossError, SettingError, ThreatError
 from assay.goals import Goal, Targeted, Untargeted
@@ -152,17 +152,18 @@ class FAB(Attack):
                 return
             if len(left) < len(places):
                 part, boundaries, theta, places = part.at(left), boundaries.at(left), theta[left], places[left]
-            gap, normal, _ = boundaries.linearise(part, theta)
-            theta = self._step(part.x, theta, gap, normal)
+            steps = [self._step(part.at(rows), boundaries.at(rows), theta[rows]) for rows in groups(part)]
+            theta = torch.cat(steps)
             output = part.scores(theta)
             reached = part.goal.reached(output) & part.active
             best.note(places, theta, size(theta.flatten(1), self._norm), reached)
             theta = torch.where(_column(reached, theta), self.beta * theta, theta)
 
-    def _step(self, x: Tensor, theta: Tensor, gap: Tensor, normal: Tensor) -> Tensor:
+    def _step(self, oracle: Oracle, boundaries: Boundaries, theta: Tensor) -> Tensor:
         """The biased step with respect to the nearest hyperplane."""
-        low, high = (bound - x.flatten(1) for bound in self.threat.bounds)
-        flat, rows = theta.flatten(1), torch.arange(len(x), device=x.device)
+        gap, normal, _ = boundaries.linearise(oracle, theta)
+        low, high = (bound - oracle.x.flatten(1) for bound in self.threat.bounds)
+        flat, rows = theta.flatten(1), torch.arange(len(theta), device=theta.device)
         sign = torch.where(gap < 0, -1.0, 1.0).to(gap)
         nearest, here = nearest_boxed(normal * sign[..., None], gap.abs(), low - flat, high - flat, self._norm)
         w, from_clean = normal[rows, nearest], gap[rows, nearest] + (normal[rows, nearest] * flat).sum(dim=1)
