@@ -32,7 +32,7 @@ _PAPER: dict[str, tuple[int, float, float, float]] = {  # steps, lr, initial_c, 
 class CarliniWagner(Attack):
     """The smallest move whose margin is large enough, with a change of variables that keeps it inside the bounds.
 
-    With `x' = (high + low) / 2 + (high - low) / 2 * tanh(w)`, the move `u = (x' - x) / (high - low)` and
+    With `x' = (high + low) / 2 + (high - low) / 2 * tanh(w) / 0.99`, clipped to the bounds, the move `u = (x' - x) / (high - low)` and
     `f = max(0, confidence - margin(x'))`, Adam minimises over w, for each sample apart:
 
     - L2: `||u||_2^2 + c f`, from `x' = x` for each of `search_steps` constants c: ten times larger until one wins, then
@@ -70,14 +70,16 @@ class CarliniWagner(Attack):
         LossError: the goal is not about classes.
 
     Deviations:
-        Every sample has its own schedule: it starts its next constant, or leaves, when it is ready, where the released
-        code stops early when the batch as a whole stops improving, and in Linf and L0 never before a success. Every
-        move asked about is judged, and the smallest counts. Afterwards it is polished: in L2 and Linf by steps towards
-        the least move of the problem linearised at the best one, kept where they win; in L0 by trying the units that
-        gain most in that linear model. L0 takes the gradient of f with respect to x', as the paper says (the code:
-        of the whole objective with respect to w), sums sizes of changes over channels (the code: the size of their
-        sum), and freezes at once what did not move. u is measured from the image as the change of variables gives it.
-        Adam is the published one; TensorFlow's adds its epsilon before the bias is corrected.
+        The box takes 0.99 of the range of tanh, clipped, where the released code takes 0.999999: there values exactly
+        at the bounds need hundreds of steps before they move, here tens. Every sample has its own schedule: it starts
+        its next constant, or leaves, when it is ready, where the released code stops early when the batch as a whole
+        stops improving, and in Linf and L0 never before a success. The smallest winning move of all steps counts, in
+        Linf for the next tau too, and with a budget tau starts at it. Afterwards the move is polished: in L2 and Linf
+        by steps towards the least move of the problem linearised there, taken where they win; in L0 by trying the
+        units that gain most in that linear model. L0 ranks units by the gradient of f with respect to x', as the paper
+        says (the code: of the whole objective with respect to w), sums the sizes of changes over channels (the code:
+        takes the size of their sum), and freezes at once what did not move. Adam is the published one; TensorFlow's
+        adds its epsilon before the bias is corrected.
 
     References:
         Carlini, Wagner, "Towards evaluating the robustness of neural networks", IEEE S&P 2017,
