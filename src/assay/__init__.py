@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from assay.threats import L2 as L2
     from assay.threats import Linf as Linf
     from assay.threats import Threat as Threat
+    from assay.universal import Universal as Universal
+    from assay.universal import fit_universal as fit_universal
 
 __version__ = "0.1.0"
 
@@ -46,7 +48,9 @@ _HOMES = {
     "Targeted": "assay.goals",
     "Threat": "assay.threats",
     "Untargeted": "assay.goals",
+    "Universal": "assay.universal",
     "evaluate": "assay.evaluation",
+    "fit_universal": "assay.universal",
     "load_data": "assay.data",
     "load_model": "assay.models",
 }
@@ -57,7 +61,7 @@ __all__ = ["__version__", "attacks", *sorted(_HOMES)]
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
-    if name in {"attacks", "data", "errors", "evaluation", "losses", "models", "testing", "threats"}:
+    if name in {"attacks", "data", "errors", "evaluation", "losses", "models", "testing", "threats", "universal"}:
         return importlib.import_module(f"assay.{name}")
     raise AttributeError(f"module 'assay' has no attribute {name!r}")
 

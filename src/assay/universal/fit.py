@@ -1,0 +1,262 @@
+"""``assay.fit_universal``: one perturbation that changes the decision on as many samples as it can."""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from assay.attacks.base import evaluating
+from assay.data import Data
+from assay.errors import AccessError, InputError, SettingError, ThreatError
+from assay.evaluation import prepare
+from assay.evaluation.chunks import placement
+from assay.oracle import Access, granted_access
+from assay.threats import L2, Linf, Threat
+from assay.threats.base import need_budget
+from assay.universal.artefact import Universal
+from assay.universal.ascent import StochasticAscent
+from assay.universal.deepfool import DeepFoolPasses
+from assay.universal.method import Ball, Method, Task
+from assay.universal.parts import chunk
+from assay.universal.rates import clean_oracle
+
+METHODS: dict[str, type[Method]] = {"sgd": StochasticAscent, "deepfool": DeepFoolPasses}
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Fitting:
+    """Where a fit is.
+
+    Attributes:
+        universal: the perturbation as it is now; its rates are measured at the end only.
+        done: samples visited in all passes together.
+        total: samples that are visited at most.
+        fooled: share of the samples fooled when they were last visited.
+    """
+
+    universal: Universal
+    done: int
+    total: int
+    fooled: float
+
+    @property
+    def passes(self) -> int:
+        """Finished passes over the samples."""
+        return int(self.universal.spent["passes"])
+
+
+def fit_universal(
+    model: Any,
+    data: Any,
+    *,
+    threat: Threat | str,
+    method: str | Method = "sgd",
+    target: int | None = None,
+    seed: int = 0,
+    start: Universal | Tensor | None = None,
+    micro_batch: int | None = None,
+    progress: Callable[[Fitting], None] | None = None,
+    **settings: Any,
+) -> Universal:
+    """Fit one perturbation to all samples: it shall change the model's decision on as many as it can.
+
+    The decisions on the clean samples are what counts, not the labels. Fit on one set and measure on another
+    (`assay.universal.split`, `Universal.fooling_rate`): on the samples of the fit the rate flatters.
+
+    Args:
+        model: a module or callable that takes inputs within the threat's bounds and returns logits.
+        data: (x, y), a map-style Dataset, or an `assay.Data`.
+        threat: the ball: `Linf` or `L2` with a budget, as an object or as text ("linf:10/255").
+        method: "sgd", "deepfool", or one of `StochasticAscent` and `DeepFoolPasses`.
+        target: the class that all samples shall get; any other than before when None.
+        seed: key of the order in which samples are taken.
+        start: where to start; no perturbation when None.
+        micro_batch: rows per model call, which changes no result; found automatically when None.
+        progress: called after every step.
+        settings: settings of the method, such as `epochs=20`.
+
+    Returns:
+        The perturbation, with its rates on these samples as `rates["fit"]`.
+
+    Raises:
+        AccessError: the model gives no gradients.
+        InputError: the samples cannot be used.
+        ModelError: the model's output or gradient cannot be used.
+        SettingError: an unknown method or setting, or one out of range.
+        ThreatError: a threat other than `Linf` and `L2`, or one without a budget.
+
+    Example:
+        >>> import torch, assay
+        >>> model, x = torch.nn.Linear(4, 3), torch.rand(20, 4)
+        >>> found = assay.fit_universal(model, (x, torch.zeros(20, dtype=torch.int64)), threat="l2:2", epochs=3)
+        >>> found.spent["passes"], 0 <= found.fooling_rate(model, (x, torch.zeros(20).long())).value <= 1
+        (3, True)
+    """
+    for now in fitting(
+        model,
+        data,
+        threat=threat,
+        method=method,
+        target=target,
+        seed=seed,
+        start=start,
+        micro_batch=micro_batch,
+        **settings,
+    ):
+        if progress is not None:
+            progress(now)
+    found = now.universal
+    return found.with_rates("fit", found.measure(model, data, micro_batch=micro_batch))
+
+
+def fitting(
+    model: Any,
+    data: Any,
+    *,
+    threat: Threat | str,
+    method: str | Method = "sgd",
+    target: int | None = None,
+    seed: int = 0,
+    start: Universal | Tensor | None = None,
+    micro_batch: int | None = None,
+    names: tuple[str | None, str | None] = (None, None),
+    **settings: Any,
+) -> Iterator[Fitting]:
+    """The fit of `fit_universal` step by step, for callers who want to stop it, show it or keep what it has.
+
+    Args:
+        model: as for `fit_universal`.
+        data: as for `fit_universal`.
+        threat: as for `fit_universal`.
+        method: as for `fit_universal`.
+        target: as for `fit_universal`.
+        seed: as for `fit_universal`.
+        start: as for `fit_universal`.
+        micro_batch: as for `fit_universal`.
+        names: what the artefact calls model and data.
+        settings: as for `fit_universal`.
+
+    Raises:
+        AssayError: as for `fit_universal`.
+    """
+    began = time.perf_counter()
+    allowed, chosen = _threat(threat), resolve(method, settings)
+    samples = prepare.data(data, names[1], None, allowed)
+    if granted_access(model) < Access.GRADIENTS:
+        raise AccessError(
+            f"fitting needs gradients, the model grants {granted_access(model).name.lower()}. Fit on another model, "
+            "and measure the perturbation on this one."
+        )
+    with _asking(model):
+        task = _task(model, samples, allowed, target, seed, micro_batch)
+    v = _start(start, samples, task)
+    told = {
+        "method": repr(chosen),
+        "target": target,
+        "seed": seed,
+        "model": names[0] or type(model).__name__,
+        "model_digest": prepare.digest(model),
+        "data": samples.name,
+        "data_digest": samples.fingerprint(),
+        "samples": len(samples),
+        "warm_start": start is not None,
+    }
+    environment = dict(prepare.environment(task.place))
+    forwards, backwards = len(samples), 0
+    steps = chosen.fit(task, v)
+    while True:
+        with _asking(model):
+            step = next(steps, None)
+        if step is None:
+            return
+        forwards, backwards = forwards + step.forwards, backwards + step.backwards
+        spent = {
+            "passes": step.passes,
+            "forwards": forwards,
+            "backwards": backwards,
+            "seconds": time.perf_counter() - began,
+        }
+        found = Universal(
+            perturbation=step.v[0].detach().cpu(), threat=allowed, settings=told, spent=spent, environment=environment
+        )
+        yield Fitting(universal=found, done=step.done, total=step.total, fooled=step.fooled)
+
+
+def resolve(method: str | Method, settings: dict[str, Any]) -> Method:
+    """The method of this name with these settings; a `Method` passes.
+
+    Raises:
+        SettingError: an unknown method or setting, one out of range, or settings beside a `Method`.
+    """
+    if isinstance(method, Method):
+        if settings:
+            raise SettingError(f"{', '.join(settings)}: the method is given as an object, put its settings there.")
+        return method
+    if method not in METHODS:
+        raise SettingError(f"unknown method {method!r}; there are {', '.join(METHODS)}.")
+    known = [each.name for each in fields(METHODS[method])]  # type: ignore[arg-type]
+    for name in settings:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise SettingError(f"the method {method} has no {name!r}.{hint} It takes {', '.join(known)}.")
+    return METHODS[method](**settings)
+
+
+@contextmanager
+def _asking(model: Any) -> Iterator[None]:
+    """Around everything that asks the model, and never across a yield, where the caller goes on in between."""
+    with evaluating(model), torch.inference_mode(False), torch.no_grad():
+        yield
+
+
+def _threat(threat: Threat | str) -> Threat:
+    found = prepare.threat(threat)
+    if not isinstance(found, (L2, Linf)):
+        raise ThreatError(f"universal perturbations are fitted in Linf and L2; got {found!r}.")
+    need_budget(found, "a universal perturbation")
+    return found
+
+
+def _task(model: Any, samples: Data, threat: Threat, target: int | None, seed: int, micro_batch: int | None) -> Task:
+    """The task, for which all clean samples are checked and asked about once."""
+    labels, classes, size = [], 0, chunk(samples)
+    for start in range(0, len(samples), size):
+        oracle, _ = clean_oracle(model, samples, start, start + size, threat, micro_batch=micro_batch)
+        labels.append(oracle.record.prediction.cpu())
+        classes = oracle.clean().shape[1]
+    if target is not None and not 0 <= target < classes:
+        raise SettingError(f"there is no class {target}: the model knows 0 to {classes - 1}.")
+    place, dtype = placement(model, oracle.x.device)
+    return Task(
+        model=model,
+        data=samples,
+        labels=torch.cat(labels),
+        classes=classes,
+        threat=threat,
+        target=target,
+        seed=seed,
+        place=place,
+        dtype=dtype,
+        micro_batch=micro_batch,
+    )
+
+
+def _start(start: Universal | Tensor | None, samples: Data, task: Task) -> Tensor:
+    """The perturbation to start at, `(1, *shape)`, inside the ball, where and as the model wants its inputs."""
+    x, _ = samples[0]
+    zero = torch.zeros_like(x, device=task.place, dtype=task.dtype or x.dtype)[None]
+    if start is None:
+        return zero
+    v = start.perturbation if isinstance(start, Universal) else start
+    if v.shape != x.shape:
+        raise InputError(f"the start has shape {tuple(v.shape)}; the inputs are {tuple(x.shape)}.")
+    return Ball(task.threat, zero).project(v.to(zero)[None])
