@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -173,8 +174,18 @@ def test_a_single_output_is_named_before_labels_are_called_wrong() -> None:
     [(8.0, (0, 1), True), (1.0, (0, 1), True), (0.9, (0, 1), False), (1.5, (-1, 1), False)],
 )
 def test_an_eps_of_the_whole_range(eps: float, bounds: tuple[float, float], flagged: bool) -> None:
-    flags = checks.budget(assay.Linf(eps, bounds=bounds))
+    flags = checks.budget(assay.Linf(eps, bounds=bounds), torch.Size((3, 4, 4)))
     assert [flag.code for flag in flags] == ["whole-range"] * flagged
+
+
+@pytest.mark.parametrize(
+    ("eps", "unit", "flagged"),
+    [(48, "feature", True), (47, "feature", False), (16, "pixel", True), (15, "pixel", False), (None, "pixel", False)],
+)
+def test_a_budget_of_all_features(eps: float | None, unit: Literal["feature", "pixel"], flagged: bool) -> None:
+    flags = checks.budget(assay.L0(eps, unit=unit), torch.Size((3, 4, 4)))
+    assert [flag.code for flag in flags] == ["whole-range"] * flagged
+    assert checks.budget(assay.L2(100.0), torch.Size((3, 4, 4))) == []
 
 
 def test_an_eps_in_pixels_is_flagged_in_a_run() -> None:

@@ -32,7 +32,7 @@ Threat = Annotated[
     str | None,
     typer.Option(
         metavar="THREAT",
-        help="What the attacker may change: linf:8/255, l2:0.5, l1:12; without a number the smallest is looked for.",
+        help="What the attacker may change: linf:8/255, l2:0.5, l1:12, l0:20; without a number: the smallest.",
     ),
 ]
 Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N samples.")]

@@ -14,7 +14,7 @@ from assay.evaluation.shards import Shard
 from assay.evaluation.suites import Suite
 from assay.goals import Untargeted
 from assay.oracle import Access, Oracle, granted_access
-from assay.threats import Linf, Threat
+from assay.threats import L0, Linf, Threat
 
 PROBE = 32  # samples that the checks look at
 _FARTHER = 1.1  # times the distance of another attack, from which on an attack was not near the smallest
@@ -34,10 +34,21 @@ def mode(model: Any) -> list[Flag]:
     return [Flag.of("train-mode", f"modules inside the model are in train mode and were left so: {shown}.")]
 
 
-def budget(threat: Threat) -> list[Flag]:
-    """Flag an eps that lets every input value become any other: eps in pixels for inputs in [0, 1], mostly."""
+def budget(threat: Threat, shape: torch.Size) -> list[Flag]:
+    """Flag an eps that lets every input value become any other: eps in pixels for inputs in [0, 1], mostly.
+
+    Args:
+        threat: The run's threat.
+        shape: The shape of one sample.
+    """
     low, high = threat.bounds
-    if not isinstance(threat, Linf) or not isinstance(threat.eps, float) or threat.eps < high - low:
+    if isinstance(threat, L0):
+        whole = float((shape[1:] if threat.unit == "pixel" else shape).numel())
+    elif isinstance(threat, Linf):
+        whole = high - low
+    else:
+        return []
+    if not isinstance(threat.eps, float) or threat.eps < whole:
         return []
     return [
         Flag.of(

@@ -99,7 +99,7 @@ def evaluate(
         module = load_model(model, device=asked or own_device()) if isinstance(model, str) else model
         samples = prepare.data(data, data_name, limit, threat)
         place, dtype = placement(module, own_device(), asked)
-        flags = checks.budget(threat) + checks.mode(module)
+        flags = checks.mode(module)
         with evaluating(module):
             fitted, seen = prepare.fitted(module, samples, threat, suite, place, dtype)
             flags += seen
@@ -198,7 +198,7 @@ def _finish(
         more = f" and {len(aside) - 1} more" if len(aside) > 1 else ""
         flags.append(Flag.of("damaged-shard", f"damaged, and set aside: {aside[0]}{more}."))
     eps = threat.eps if isinstance(threat.eps, float) else None
-    numbers = results(store, table, shards, eps, flags)
+    numbers = results(store, table, shards, eps, flags, whole=threat.name == "l0")
     if group.rank == 0:
         store.update(state="done", results=numbers, seconds=seconds)
     else:

@@ -140,7 +140,7 @@ def distances(table: Table) -> Distances:
     return {"median": float(found.quantile(0.5)) if len(found) else None, "count": len(found)}
 
 
-def curve(table: Table, eps: float, points: int = 33) -> Curve:
+def curve(table: Table, eps: float, points: int = 33, *, whole: bool = False) -> Curve:
     """Robust accuracy over the size of the perturbation, from the recorded distances.
 
     A sample counts as robust at ``e`` unless a perturbation of at most ``e`` was found. The search behind a
@@ -151,8 +151,10 @@ def curve(table: Table, eps: float, points: int = 33) -> Curve:
         table: The merged run.
         eps: The run's budget.
         points: How many values of eps, both ends included.
+        whole: Distances are counts: only whole values of eps, of which there may be fewer.
     """
     grid = torch.linspace(0.0, eps, points, dtype=torch.float64)
+    grid = torch.unique(grid.floor()) if whole else grid
     # Measured on rounded inputs, a distance may come back a little larger than the budget it lies within.
     distance = torch.where(table.robust, table.distance, table.distance.clamp(max=eps))
     shares = [share(distance > e) for e in grid]

@@ -138,7 +138,7 @@ def fitted(
     found, fitting = fit(load_suite(suite, threat), classes=classes, access=access)
     if any(stage.attack.access is Access.GRADIENTS for stage in found.stages):
         flags += checks.gradients(model, x, y, threat)
-    return found, flags + fitting
+    return found, checks.budget(threat, x.shape[1:]) + flags + fitting
 
 
 def chunk(asked: int | None, samples: Data, processes: int, resumed: Path | None) -> int:

@@ -18,7 +18,9 @@ from assay.evaluation.shards import CLEAN, Shard
 from assay.evaluation.store import Store
 
 
-def results(store: Store, table: Table, shards: list[list[Shard]], eps: float | None, flags: list[Flag]) -> Results:
+def results(
+    store: Store, table: Table, shards: list[list[Shard]], eps: float | None, flags: list[Flag], *, whole: bool = False
+) -> Results:
     """The numbers of ``run.json``.
 
     Args:
@@ -27,6 +29,7 @@ def results(store: Store, table: Table, shards: list[list[Shard]], eps: float | 
         shards: The shards of each stage.
         eps: The budget; None where the smallest perturbations were looked for.
         flags: Remarks that the reader of the numbers has to know.
+        whole: Distances are counts.
     """
     clean, stages = share(table.clean_correct), store.run["settings"]["suite"]["stages"]
     if eps is None:
@@ -48,7 +51,7 @@ def results(store: Store, table: Table, shards: list[list[Shard]], eps: float | 
         "clean_accuracy": clean,
         "robust_accuracy": share(table.robust),
         "stages": found,
-        "curve": curve(table, eps),
+        "curve": curve(table, eps, whole=whole),
         "distances": distances(table),
         "flags": [flag.record() for flag in flags],
     }

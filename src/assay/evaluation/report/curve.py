@@ -149,7 +149,7 @@ def _chart(
 ) -> Chart:
     start, end = rows[0][0], rows[-1][0]
     left, right, top, bottom = 54, width - 28, 14, height - (62 if pixels else 46)
-    whole = exact and end > 1 and all(row[0] == round(row[0]) for row in rows)
+    whole = end > 1 and all(row[0] == round(row[0]) for row in rows)
     axis = Axis(start=start, end=end, left=left, right=right, pixels=pixels, whole=whole)
     x = axis.place
 

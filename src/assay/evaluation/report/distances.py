@@ -38,9 +38,9 @@ def verdict(record: Record, results: dict[str, Any], threat: Facts, noun: str) -
         )
     quarter = size(found["quartiles"][0])
     return (
-        f"{lead}Half of the {plural(right, noun)} that are right at first become wrong within {threat.words} "
-        f"{size(found['median'])} ({_LEVEL} interval {size(found['low'])} to {_most(found['high'])}), a quarter within "
-        f"{quarter}; {accuracy}."
+        f"{lead}Half of the {plural(right, noun)} that are right at first become wrong within "
+        f"{threat.sized(size(found['median']))} ({_LEVEL} interval {size(found['low'])} to "
+        f"{_most(found['high'])}), a quarter within {quarter}; {accuracy}."
     )
 
 

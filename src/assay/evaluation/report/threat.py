@@ -3,26 +3,42 @@
 from __future__ import annotations
 
 import ast
+import math
 from dataclasses import dataclass
 from typing import final
 
-from assay.evaluation.report.words import fraction, quantity
+from assay.evaluation.report.words import fraction, plural, quantity
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """A threat in the report: its name, its budget (None where there is none) and the valid inputs."""
+    """A threat in the report: its name, its budget (None where there is none) and the valid inputs.
+
+    ``unit`` is what a budget of whole numbers counts; empty for others.
+    """
 
     name: str
     eps: float | None
     bounds: tuple[float, float]
+    unit: str = ""
+
+    @property
+    def measure(self) -> str:
+        """What a size is measured in."""
+        return f"{self.name}, {self.unit}s" if self.unit else self.name
+
+    def sized(self, number: str) -> str:
+        """A size, already in words, as it stands in a sentence."""
+        return f"{self.name} {number}{f' {self.unit}s' if self.unit else ''}"
 
     @property
     def words(self) -> str:
         """The budget as it stands in a sentence."""
         if self.eps is None:
-            return self.name
+            return self.measure
+        if self.unit:
+            return f"{self.name} {plural(math.floor(self.eps), self.unit)}"
         short = fraction(self.eps) if self.name.lower() == "linf" else None
         return f"{self.name} {short} ({quantity(self.eps)})" if short else f"{self.name} {quantity(self.eps)}"
 
@@ -37,9 +53,11 @@ def facts(expression: str) -> Facts:
 
     Example:
         >>> facts("Linf(0.1, bounds=(-1.0, 1.0))")
-        Facts(name='Linf', eps=0.1, bounds=(-1.0, 1.0))
+        Facts(name='Linf', eps=0.1, bounds=(-1.0, 1.0), unit='')
         >>> facts("Flow(0.05)").words
         'Flow 0.05'
+        >>> facts("L0(20.0, unit='pixel')").words
+        'L0 20 pixels'
     """
     unknown = Facts(name=expression, eps=None, bounds=(0.0, 1.0))
     try:
@@ -57,6 +75,7 @@ def facts(expression: str) -> Facts:
         name=call.func.id if simple else expression,
         eps=float(eps) if isinstance(eps, (int, float)) else None,
         bounds=_pair(bounds) or (0.0, 1.0),
+        unit=str(settings.get("unit") or "feature") if call.func.id == "L0" and simple else "",
     )
 
 
