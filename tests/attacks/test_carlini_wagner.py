@@ -86,7 +86,7 @@ def test_polish_only_makes_moves_smaller(norm):
     assert raw.success.all()
     assert (fine.distance <= raw.distance * (1 + 1e-12)).all()
     assert fine.distance.sum() < 0.99 * raw.distance.sum()
-    assert (fine.backwards - raw.backwards).max() <= 20
+    assert (fine.backwards - raw.backwards).max() <= 50
 
 
 def reference(model, x, y, steps, searches, lr, c):
@@ -124,7 +124,7 @@ def test_never_worse_than_the_papers_procedure():
     assert told.isfinite().all()
     assert (alone.distance <= 1.01 * told).all()
     assert (whole.distance <= told).all()
-    assert (whole.backwards <= 4 * 40 + 20).all()
+    assert (whole.backwards <= 4 * 40 + 50).all()
 
 
 @pytest.mark.parametrize("norm", NORMS)

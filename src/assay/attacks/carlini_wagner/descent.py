@@ -55,7 +55,8 @@ class Plan:
 class Descent(ABC):
     """Minimise `penalty(u) + c f(x')` for every sample, where `x' = x + (high - low) u`.
 
-    `u = (tanh(w) - tanh(w_0)) / 2` is the move in units of the range, `f = max(0, confidence - margin)`. A subclass
+    `u = (p(w) - p(w_0)) / 2` with `p(w) = clip(tanh(w) / 0.99, -1, 1)` is the move in units of the range, and
+    `f = max(0, confidence + slack - margin)`. The clip passes gradients, as a projection does. A subclass
     names the penalty and decides what follows a success, and what follows the end of a value of the constant; no sample
     waits for another, and those that are done leave the working tensors.
     """
