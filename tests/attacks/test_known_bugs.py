@@ -202,7 +202,7 @@ def test_the_sign_of_a_step_is_towards_success():
     x, y = problem.inputs(8, dtype=torch.float64)
     model, t = problem.model(torch.float64), (y + 1) % 4
     for norm, threat in THREATS.items():
-        attack = FGSM(threat=threat(0.01 if norm == "linf" else 0.1))
+        attack = FGSM(threat=threat({"linf": 0.01, "l0": 1}.get(norm, 0.1)))
         for goal, label, sign in ((y, y, -1), (Targeted(t), t, 1)):
             before, after = (
                 model(p).log_softmax(1).gather(1, label[:, None]) for p in (x, attack.perturb(model, x, goal))
