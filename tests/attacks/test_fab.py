@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import assay
 from assay.attacks import FAB, DeepFool
 from assay.errors import LossError, SettingError, ThreatError
 from assay.goals import Targeted, Untargeted
@@ -157,6 +158,12 @@ def test_moves_are_smaller_than_those_of_deepfool(norm):
     assert fab.success.all()
     assert (fab.distance <= 1.01 * deepfool.distance).all()
     assert float(fab.distance.mean()) < 0.99 * float(deepfool.distance.mean())
+
+
+def test_the_pull_towards_the_clean_input_does_not_keep_samples_from_the_boundary():
+    """With the bias from the first step on, two of these images circle in front of it for good."""
+    model, data = assay.load_model("fashion-cnn-pgd"), assay.load_data("fashion-mnist", limit=12)
+    assert FAB(threat=THREATS["l1"](), steps=20)(model, data.x, data.y).success.all()
 
 
 @pytest.mark.parametrize("targets", [None, 2])

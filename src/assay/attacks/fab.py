@@ -33,9 +33,9 @@ class FAB(Attack):
 
     At the move `theta` the boundary of the nearest class is linearised. With `d_1` the least move from theta to this
     hyperplane within the box, `d_2` that from the clean input (0), and `a = min(||d_1|| / (||d_1|| + ||d_2||),
-    alpha_max)`: `theta <- clip((1 - a) (theta + eta d_1) + a eta d_2)`. Where the decision has changed, the move is
-    noted and the search goes back to `beta theta`. At last three secant steps along the segment from the clean input
-    look for the boundary nearer than the best move.
+    alpha_max)`: `theta <- clip((1 - a) (theta + eta d_1) + a eta d_2)`, with a = 0 until a run's first success. Where
+    the decision has changed, the move is noted and the search goes back to `beta theta`. At last three secant steps
+    along the segment from the clean input look for the boundary nearer than the best move.
 
     Args:
         threat: `L2`, `Linf` or `L1`; with a number, a sample is done as soon as a move inside is found.
@@ -62,7 +62,9 @@ class FAB(Attack):
         search aims 1 % short of where it expects the boundary, so that rounding does not miss it. Where eps is None the
         random starts have at most half the released code's default radius (Linf 0.3, L2 1, L1 5 for inputs in [0, 1]).
         With a targeted goal the boundary is that of the target against the strongest other class. The released code
-        keeps shrinking moves that are inside eps already; here such a sample is done.
+        keeps shrinking moves that are inside eps already; here such a sample is done. The bias towards the clean input
+        begins with a run's first success: before, it can keep a sample circling in front of the boundary for good (L1
+        on `fashion-cnn-pgd`: 12 of 100 images without a success, and none this way).
 
     References:
         Croce, Hein, "Minimally distorted adversarial examples with a fast adaptive boundary attack", ICML 2020,
@@ -145,22 +147,24 @@ class FAB(Attack):
 
     def _search(self, oracle: Oracle, best: _Best, boundaries: Boundaries, theta: Tensor) -> None:
         """One run, in which samples that are done leave the batch."""
-        part, places = oracle, torch.arange(len(theta), device=theta.device)
+        part, places, found = oracle, torch.arange(len(theta), device=theta.device), torch.zeros_like(oracle.active)
         for _ in range(self.steps):
             left = part.active.nonzero().squeeze(1)
             if len(left) == 0:
                 return
             if len(left) < len(places):
-                part, boundaries, theta, places = part.at(left), boundaries.at(left), theta[left], places[left]
-            steps = [self._step(part.at(rows), boundaries.at(rows), theta[rows]) for rows in groups(part)]
+                part, boundaries = part.at(left), boundaries.at(left)
+                theta, places, found = theta[left], places[left], found[left]
+            steps = [self._step(part.at(rows), boundaries.at(rows), theta[rows], found[rows]) for rows in groups(part)]
             theta = torch.cat(steps)
             output = part.scores(theta)
             reached = part.goal.reached(output) & part.active
             best.note(places, theta, size(theta.flatten(1), self._norm), reached)
+            found = found | reached
             theta = torch.where(_column(reached, theta), self.beta * theta, theta)
 
-    def _step(self, oracle: Oracle, boundaries: Boundaries, theta: Tensor) -> Tensor:
-        """The biased step with respect to the nearest hyperplane."""
+    def _step(self, oracle: Oracle, boundaries: Boundaries, theta: Tensor, found: Tensor) -> Tensor:
+        """The step with respect to the nearest hyperplane, biased where the boundary has been found."""
         gap, normal, _ = boundaries.linearise(oracle, theta)
         low, high = (bound - oracle.x.flatten(1) for bound in self.threat.bounds)
         flat, rows = theta.flatten(1), torch.arange(len(theta), device=theta.device)
@@ -170,7 +174,8 @@ class FAB(Attack):
         side = torch.where(from_clean < 0, -1.0, 1.0).to(w)
         there, _ = boxed_move(w * side[:, None], from_clean.abs(), low, high, self._norm)
         a_1, a_2 = size(here, self._norm), size(there, self._norm)
-        share = (a_1 / (a_1 + a_2).clamp_min(torch.finfo(a_1.dtype).tiny)).clamp_max(self.alpha_max)[:, None]
+        share = (a_1 / (a_1 + a_2).clamp_min(torch.finfo(a_1.dtype).tiny)).clamp_max(self.alpha_max)
+        share = torch.where(found, share, 0)[:, None]
         moved = (1 - share) * (flat + self.eta * here) + share * self.eta * there
         return torch.minimum(torch.maximum(moved, low), high).reshape(theta.shape)
 
