@@ -161,6 +161,13 @@ _ATTACKS = (
         "Carlini and Wagner 2017, https://arxiv.org/abs/1608.04644",
         threats=("linf", "l2", "l0"),
     ),
+    _attack(
+        "PDPGD",
+        "gradients",
+        "smallest move by proximal steps whose multiplier is solved for; any threat",
+        "Matyasko and Chau 2021, https://arxiv.org/abs/2106.01538",
+        threats=(*LP, "l0"),
+    ),
 )
 
 _THREATS = tuple(

@@ -15,6 +15,7 @@ SETTINGS: dict[str, dict[str, object]] = {
     "Square": {"queries": 40},
     "FAB": {"steps": 8},
     "CarliniWagner": {"steps": 12, "search_steps": 3, "lr": 0.1, "initial_c": 1.0, "max_c": 8.0},
+    "PDPGD": {"steps": 8, "restarts": 2},
 }
 # Random search and a search over constants need more of them to win.
 ENOUGH = {"Square": {"queries": 250}, "CarliniWagner": {"steps": 30, "max_c": 100.0}}
@@ -31,6 +32,7 @@ MINIMUM: dict[tuple[str, str], float] = {
     **{("DeepFool", norm): 1.03 for norm in ("linf", "l2")},
     **{("CarliniWagner", norm): 1.0 if norm == "l0" else 1.01 for norm in ("linf", "l2", "l0")},
     **{("FAB", norm): 1.01 for norm in ("linf", "l2", "l1")},
+    **{("PDPGD", norm): 1.0 if norm == "l0" else 1.01 for norm in ("linf", "l2", "l1", "l0")},
 }
 UNTARGETED_ONLY = {"MultiTargeted"}
 # Settings of PGD, and a wrapper around APGD: what depends on the norm is checked with PGD and APGD.

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from assay import registry
-from assay.attacks import APGD, BIM, FAB, FGSM, MIFGSM, PGD, DeepFool, MultiTargeted, Square
+from assay.attacks import APGD, BIM, FAB, FGSM, MIFGSM, PDPGD, PGD, DeepFool, MultiTargeted, Square
 from assay.goals import Targeted, Untargeted
 from assay.losses import cross_entropy, dlr, margin
 from assay.rng import Keyed
@@ -30,6 +30,7 @@ ALL = {
     "Square": lambda threat: Square(threat=threat, queries=60),
     "DeepFool": DeepFool,
     "FAB": lambda threat: FAB(threat=threat, steps=20),
+    "PDPGD": lambda threat: PDPGD(threat=threat, steps=10, restarts=2),
 }
 every_attack = pytest.mark.parametrize("name", ALL)
 

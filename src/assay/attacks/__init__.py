@@ -5,6 +5,7 @@ from assay.attacks.base import Attack, Result
 from assay.attacks.carlini_wagner import CarliniWagner
 from assay.attacks.deepfool import DeepFool
 from assay.attacks.fab import FAB
+from assay.attacks.pdpgd import PDPGD
 from assay.attacks.pgd import BIM, FGSM, MIFGSM, PGD
 from assay.attacks.square import Square
 
@@ -14,6 +15,7 @@ __all__ = [
     "FAB",
     "FGSM",
     "MIFGSM",
+    "PDPGD",
     "PGD",
     "Attack",
     "CarliniWagner",

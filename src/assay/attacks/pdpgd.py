@@ -1,0 +1,183 @@
+"""PDPGD: primal-dual proximal gradient descent, the smallest move under any threat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor
+
+from assay.attacks.base import Attack
+from assay.attacks.boundaries import Boundaries, class_goal
+from assay.attacks.proximal import proximal_step
+from assay.errors import SettingError, ThreatError
+from assay.goals import Goal, Targeted, Untargeted
+from assay.losses import margin
+from assay.oracle import Access, Oracle
+from assay.rng import Keyed
+from assay.threats import Threat
+
+_BEYOND = (1e-4, 0.02)  # how far behind the boundary a step aims: at least, and for each unit of share
+_MOST = 1e3  # times the gap that the linear model may be asked to close
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class PDPGD(Attack):
+    r"""Primal-dual proximal gradient descent: the smallest move whose margin m reaches the goal, under any threat.
+
+    A saddle point of `size(theta) - lambda m(theta)` is sought. With `g` the gradient of the margin, each step takes
+
+    `theta <- argmin_z size(z) near theta, so that m(theta) + <g, z - theta> >= (r - 1) (-m(theta))`
+
+    within the box: a proximal step on the size, whose multiplier lambda is solved for (see `proximal`). It may give up
+    a share of theta that falls geometrically from 1 to `final_share`, so that first steps go anywhere and last ones
+    settle. Where the linear model promises too much, the dual variable r rises by `dual_rate` after each move that
+    fails; a move that reaches the goal sets it back to 1.
+
+    The boundaries to the likeliest other classes are linearised at the clean input once. The first run starts at the
+    smallest move to the nearest of them, the next ones at those to the next nearest; when there are no more, runs start
+    at random moves of the best size so far.
+
+    Args:
+        threat: any threat: L0, L1, L2 and Linf have proximal steps of their own; for others those are made of the
+            threat's `ascend`, `project` and `size`.
+        steps: gradient steps of each run.
+        restarts: runs.
+        final_share: which part of theta the last step may give up.
+        dual_rate: by how much the dual variable rises.
+        candidates: how many of the likeliest classes are looked at in the beginning, the right one included.
+
+    Shapes:
+        x `(b, *shape)` of any shape with a batch dimension.
+
+    Raises:
+        SettingError: a setting is out of range.
+        LossError: the goal or the model's output is not about classes.
+
+    Deviations:
+        The paper takes Adam steps on a softplus of the margin, each followed by proximal iterations in Adam's metric;
+        its multiplier is the softmax of a logit that follows the sign of the margin, averaged over the steps (500 of
+        them, learning rate 0.1 in [0, 1]). Here the multiplier is solved for in every step, lengths are shares of the
+        move and have no unit, and several runs start at different boundaries. The paper's form is not offered: on 30
+        images of digits-mlp it is 1.7 times as far as exact in Linf in the median after 100 steps and 1.0003 after 300
+        (95th percentile 1.32), this one 1.0002 after a run of 20 (1.12), and 1.013 in the 95th percentile with 5 runs.
+        The paper has no general distances.
+
+    References:
+        Matyasko, Chau, "PDPGD: primal-dual proximal gradient descent adversarial attack", 2021,
+        https://arxiv.org/abs/2106.01538
+
+    Example:
+        >>> import torch, assay
+        >>> model = torch.nn.Linear(2, 2, bias=False)
+        >>> _ = model.load_state_dict({"weight": torch.tensor([[3.0, 0.0], [0.0, 4.0]])})
+        >>> attack = PDPGD(threat=assay.L2())
+        >>> attack(model, torch.tensor([[0.75, 0.5]]), torch.tensor([0])).distance
+        tensor([0.0500])
+    """
+
+    threat: Threat
+    steps: int = 20
+    restarts: int = 5
+    final_share: float = 0.01
+    dual_rate: float = 0.3
+    candidates: int = 10
+
+    access: ClassVar[Access] = Access.GRADIENTS
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "restarts"):
+            if getattr(self, name) < 1:
+                raise SettingError(f"{name} must be at least 1; got {getattr(self, name)}.")
+        if self.candidates < 2:
+            raise SettingError(f"candidates must be at least 2, the right class and another; got {self.candidates}.")
+        if not 0 < self.final_share <= 1:
+            raise SettingError(f"final_share must be above 0 and at most 1; got {self.final_share}.")
+        if not 0 <= self.dual_rate < float("inf"):
+            raise SettingError(f"dual_rate must be finite and not negative; got {self.dual_rate}.")
+        if not isinstance(self.threat, Threat):
+            raise ThreatError(f"PDPGD needs a threat such as assay.L2(); got {self.threat!r}.")
+
+    def run(self, oracle: Oracle, x: Tensor, goal: Goal, rng: Keyed) -> Tensor:
+        """Runs towards the nearest boundaries, the nearest first; then from random moves."""
+        oracle.track()
+        best, goal = _Best(self.threat.identity(x)), class_goal(goal)
+        starts = self._towards_each(oracle, x, goal)
+        raised = torch.ones(len(x), dtype=best.theta.dtype, device=x.device)
+        for restart in range(self.restarts):
+            if restart < len(starts):
+                start = starts[restart]
+            else:
+                known = oracle.best_distance
+                reach = torch.where(known.isfinite(), known, self.threat.size(x, starts[0]))
+                start = self.threat.with_eps(reach).start(x, rng)
+            raised = torch.where(oracle.best_distance.isfinite(), 1, raised)
+            rows = torch.arange(len(x), device=x.device)[oracle.active]
+            best.at(rows)
+            part = oracle.at(rows)
+            raised[rows] = self._descend(part, goal.at(rows), start[rows], raised[rows], best)
+            if oracle.finished:
+                break
+        return self.threat.project(x, best.theta)
+
+    def _towards_each(self, oracle: Oracle, x: Tensor, goal: Untargeted | Targeted) -> list[Tensor]:
+        """The smallest moves to the boundaries, linearised at the clean input, the nearest first."""
+        boundaries, nothing = Boundaries.of(oracle, goal, self.candidates), self.threat.identity(x)
+        gap, normal, _ = boundaries.linearise(oracle, nothing)
+        moves, sizes, whole = [], [], torch.ones(len(x), dtype=nothing.dtype, device=x.device)
+        for k in range(gap.shape[1]):
+            grad, need = normal[:, k].reshape(nothing.shape), gap[:, k].nan_to_num(0)
+            move = proximal_step(self.threat, x, nothing, grad, need * (1 + _BEYOND[1]), whole)
+            short = (grad * move).flatten(1).sum(dim=1) < need
+            moves.append(move)
+            sizes.append(torch.where(short, torch.inf, self.threat.size(x, move)))
+        rows = torch.arange(len(x), device=x.device)
+        order = torch.stack(sizes, dim=1).argsort(dim=1, stable=True)[:, : self.restarts]
+        return [torch.stack(moves, dim=1)[rows, pick] for pick in order.unbind(1)]
+
+    def _descend(
+        self, oracle: Oracle, goal: Untargeted | Targeted, theta: Tensor, raised: Tensor, best: _Best
+    ) -> Tensor:
+        """One run; returns the dual variables."""
+        for step in range(self.steps):
+            value, grad, _ = oracle.gradient(theta, margin)
+            best.note(oracle, theta)
+            if oracle.finished:
+                return raised
+            share = self.final_share ** ((step + 1) / self.steps)
+            gap = (goal.confidence - value).to(theta.dtype).nan_to_num(0)
+            raised = torch.where(gap <= 0, 1, (raised * (1 + self.dual_rate)).clamp_max(_MOST))
+            need = gap * raised
+            from_clean = (grad * theta).flatten(1).sum(dim=1) + need
+            need = need + max(_BEYOND[0], _BEYOND[1] * share) * from_clean.abs()
+            theta = proximal_step(oracle.threat, oracle.x, theta, grad, need, torch.full_like(need, share))
+        oracle.judge(theta)
+        best.note(oracle, theta)
+        return raised
+
+
+@final
+class _Best:
+    """What a run returns in training, where no referee keeps it: the smallest moves that reach the goal, else the last.
+
+    Args:
+        theta: the moves that change nothing, `(b, *m)`.
+    """
+
+    def __init__(self, theta: Tensor) -> None:
+        self.theta = theta
+        self.size = torch.full((len(theta),), torch.inf, device=theta.device)
+        self.rows = torch.arange(len(theta), device=theta.device)
+
+    def at(self, rows: Tensor) -> None:
+        """The samples that `note` is told about from now on."""
+        self.rows = rows
+
+    def note(self, oracle: Oracle, theta: Tensor) -> None:
+        """Look at the moves that were judged last."""
+        known = oracle.best_distance.to(self.size)
+        keep = (known < self.size[self.rows]) | known.isinf()
+        self.theta[self.rows[keep]] = theta[keep]
+        self.size[self.rows] = known
