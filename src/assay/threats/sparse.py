@@ -54,8 +54,8 @@ class L0(Additive):
     Example:
         >>> import torch
         >>> x = torch.tensor([[0.5, 0.9, 0.5]])
-        >>> L0(1).project(x, torch.tensor([[0.3, 0.9, -0.2]]))
-        tensor([[0.3000, 0.0000, 0.0000]])
+        >>> L0(1).project(x, torch.tensor([[0.45, 0.9, -0.2]]))
+        tensor([[0.4500, 0.0000, 0.0000]])
         >>> L0(20, unit="pixel")
         L0(20.0, unit='pixel')
     """
