@@ -239,6 +239,10 @@ class MultiTargeted(Attack):
         """The inner attack's threat."""
         return self.attack.threat
 
+    def aim(self, goal: Goal) -> Goal:
+        """What the inner attack aims at."""
+        return self.attack.aim(goal)
+
     def run(self, oracle: Oracle, x: Tensor, goal: Goal, rng: Keyed) -> Tensor:
         """The inner attack towards each target in turn."""
         if not isinstance(goal, Untargeted):
