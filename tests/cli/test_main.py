@@ -16,6 +16,8 @@ OPTIONS = {
     "evaluate": "attack chunk data device devices fail-under help json limit out overwrite quiet resume save-adv seed "
     "suite threat",
     "attack": "attack batch data device help json limit max-queries quiet save seed set targeted threat",
+    "universal": "data device fit help json limit load method out overwrite quiet seed set start target test-data "
+    "threat",
     "list": "help json",
     "show": "help json",
     "report": "help json open",
