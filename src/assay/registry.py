@@ -168,6 +168,13 @@ _ATTACKS = (
         "Matyasko and Chau 2021, https://arxiv.org/abs/2106.01538",
         threats=(*LP, "l0"),
     ),
+    _attack(
+        "EAD",
+        "gradients",
+        "smallest elastic-net move: shrinkage steps and a search for the constant per sample",
+        "Chen et al. 2018, https://arxiv.org/abs/1709.04114",
+        threats=("l1",),
+    ),
 )
 
 _THREATS = tuple(

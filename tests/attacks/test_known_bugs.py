@@ -36,7 +36,8 @@ every_attack = pytest.mark.parametrize("name", ALL)
 
 
 def test_the_list_of_attacks_is_complete():
-    assert set(ALL) == set(registry.names("attack"))
+    both = {entry.name for entry in registry.entries("attack") if {"linf", "l2"} <= set(entry.threats)}
+    assert set(ALL) == both  # the others cannot run these tests
 
 
 @every_attack

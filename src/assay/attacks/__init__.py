@@ -4,6 +4,7 @@ from assay.attacks.apgd import APGD, MultiTargeted
 from assay.attacks.base import Attack, Result
 from assay.attacks.carlini_wagner import CarliniWagner
 from assay.attacks.deepfool import DeepFool
+from assay.attacks.ead import EAD
 from assay.attacks.fab import FAB
 from assay.attacks.pdpgd import PDPGD
 from assay.attacks.pgd import BIM, FGSM, MIFGSM, PGD
@@ -12,6 +13,7 @@ from assay.attacks.square import Square
 __all__ = [
     "APGD",
     "BIM",
+    "EAD",
     "FAB",
     "FGSM",
     "MIFGSM",
