@@ -169,6 +169,13 @@ _ATTACKS = (
         threats=(*LP, "l0"),
     ),
     _attack(
+        "FMN",
+        "gradients",
+        "smallest move by steps up the margin in a ball that is fitted to the boundary",
+        "Pintor et al. 2021, https://arxiv.org/abs/2102.12827",
+        threats=("linf", "l2", "l1", "l0"),
+    ),
+    _attack(
         "EAD",
         "gradients",
         "smallest elastic-net move: shrinkage steps and a search for the constant per sample",

@@ -16,6 +16,7 @@ SETTINGS: dict[str, dict[str, object]] = {
     "FAB": {"steps": 8},
     "CarliniWagner": {"steps": 12, "search_steps": 3, "lr": 0.1, "initial_c": 1.0, "max_c": 8.0},
     "PDPGD": {"steps": 8, "restarts": 2},
+    "FMN": {"steps": 8, "targets": 1, "polish": 6},
     "EAD": {"steps": 20, "search_steps": 4, "initial_c": 0.1, "lr": 0.02},
 }
 # Random search and a search over constants need more of them to win.
@@ -34,6 +35,7 @@ MINIMUM: dict[tuple[str, str], float] = {
     **{("CarliniWagner", norm): 1.0 if norm == "l0" else 1.01 for norm in ("linf", "l2", "l0")},
     **{("FAB", norm): 1.01 for norm in ("linf", "l2", "l1")},
     **{("PDPGD", norm): 1.0 if norm == "l0" else 1.01 for norm in ("linf", "l2", "l1", "l0")},
+    **{("FMN", norm): 1.0 if norm == "l0" else 1.01 for norm in ("linf", "l2", "l1", "l0")},
     ("EAD", "l1"): 1.01,
 }
 UNTARGETED_ONLY = {"MultiTargeted"}

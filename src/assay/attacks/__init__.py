@@ -6,6 +6,7 @@ from assay.attacks.carlini_wagner import CarliniWagner
 from assay.attacks.deepfool import DeepFool
 from assay.attacks.ead import EAD
 from assay.attacks.fab import FAB
+from assay.attacks.fmn import FMN
 from assay.attacks.pdpgd import PDPGD
 from assay.attacks.pgd import BIM, FGSM, MIFGSM, PGD
 from assay.attacks.square import Square
@@ -16,6 +17,7 @@ __all__ = [
     "EAD",
     "FAB",
     "FGSM",
+    "FMN",
     "MIFGSM",
     "PDPGD",
     "PGD",

@@ -1,0 +1,130 @@
+"""What leads the runs of a search for the smallest move: all other classes at once, then the nearest one by one.
+
+The nearest boundary of a network is often not that of the class with the next largest logit. So a first run follows a
+margin in which all classes take part, and further runs each follow the difference to one class, taken in the order of
+the distances of the boundaries linearised at the clean input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, cast, final
+
+import torch
+from torch import Tensor
+from typing_extensions import Self
+
+from assay.attacks.boundaries import Boundaries, class_goal, groups, ranked
+from assay.attacks.halfspace import Norm, boxed_move, size
+from assay.goals import Goal, Targeted, Untargeted
+from assay.losses import Loss, margin
+from assay.oracle import Oracle
+from assay.threats import L0, Threat
+
+_CANDIDATES = 10  # the likeliest classes whose boundaries are linearised, the right one included
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Guide:
+    """What one run follows.
+
+    Args:
+        goal: the classes that the losses read.
+        loss: gives the gradients.
+        lead: the difference of logits that has to exceed the goal's confidence.
+    """
+
+    goal: Untargeted | Targeted
+    loss: Loss
+    lead: Loss
+
+    def at(self, rows: Tensor) -> Self:
+        """That of a part of the batch."""
+        return replace(self, goal=self.goal.at(rows))
+
+    def gap(self, output: Any) -> Tensor:
+        """What the lead still lacks, `(b,)`; negative beyond the boundary."""
+        return self.goal.confidence - self.lead(output, self.goal)
+
+
+def guides(oracle: Oracle, goal: Goal, loss: Loss | None, targets: int) -> Iterator[Guide]:
+    """The goal itself with this loss (`soft_margin` when None), then `targets` of the nearest classes.
+
+    A targeted goal and one of two classes have a single boundary: then there is one more run, along the plain margin.
+    The passes that order the classes are spent when the second guide is asked for.
+
+    Raises:
+        LossError: the goal or the model's output is not about classes.
+    """
+    goal = class_goal(goal)
+    yield Guide(goal, soft_margin if loss is None else loss, margin)
+    if targets == 0 or oracle.finished:
+        return
+    if isinstance(goal, Targeted):
+        yield Guide(goal, margin, margin)
+        return
+    for target in _nearest(oracle, goal)[:, :targets].unbind(1):
+        yield Guide(Targeted(target, away=goal.classes, confidence=goal.confidence), _ahead, _ahead)
+
+
+def soft_margin(output: Tensor, goal: Untargeted | Targeted) -> Tensor:
+    """The margin with the logarithm of the sum of exponentials in place of the largest of the other logits.
+
+    Its gradient has the direction of cross-entropy's, which is this one times a probability, and does not vanish where
+    that probability does.
+
+    Example:
+        >>> import torch
+        >>> soft_margin(torch.tensor([[0.0, 0.0, 0.0]]), Untargeted(torch.tensor([0])))
+        tensor([0.6931])
+    """
+    own = output.gather(1, goal.classes[:, None]).squeeze(1)
+    others = output.scatter(1, goal.classes[:, None], -torch.inf).logsumexp(dim=1)
+    return own - others if goal.targeted else others - own
+
+
+def _ahead(output: Tensor, goal: Targeted) -> Tensor:
+    """The target's logit above that of the right class."""
+    assert goal.away is not None
+    pair = output.gather(1, torch.stack([goal.classes, goal.away], dim=1))
+    return pair[:, 0] - pair[:, 1]
+
+
+def _nearest(oracle: Oracle, goal: Untargeted) -> Tensor:
+    """The likeliest other classes, those with the nearest linearised boundary first, `(b, k)`."""
+    boundaries, order = Boundaries.of(oracle, goal, _CANDIDATES), []
+    for rows in groups(oracle):
+        part, theta = oracle.at(rows), oracle.threat.identity(oracle.x[rows])
+        gap, normal, output = boundaries.at(rows).linearise(part, theta)
+        k = gap.shape[1]
+        move = normal.reshape(-1, *theta.shape[1:])
+        distance = boundary_distance(oracle.threat, part.x.repeat_interleave(k, dim=0), move, gap.flatten())
+        nearest = distance.nan_to_num(torch.inf).reshape(-1, k).argsort(dim=1, stable=True)
+        order.append(ranked(output, boundaries.at(rows).goal)[:, :k].gather(1, nearest))
+    return torch.cat(order)
+
+
+def boundary_distance(threat: Threat, x: Tensor, normal: Tensor, gap: Tensor) -> Tensor:
+    """The size of the least move within the bounds that gains `gap` along `normal`, `(b,)`; inf where none does.
+
+    Args:
+        threat: `Linf`, `L2`, `L1` or `L0`.
+        x: clean inputs, `(b, *shape)`.
+        normal: gradients of what has to be gained, `(b, *shape)`.
+        gap: how much, `(b,)`.
+    """
+    low, high = (bound - x.flatten(1) for bound in threat.bounds)
+    w = normal.flatten(1)
+    if not isinstance(threat, L0):
+        norm = cast(Norm, threat.name)
+        move, reached = boxed_move(w, gap, low, high, norm)
+        return torch.where(reached, size(move, norm), torch.inf)
+    peak = w.abs().amax(dim=1, keepdim=True)
+    unit = w / torch.where(peak > 0, peak, 1)
+    gain = (unit * torch.where(unit > 0, high, low)).reshape(x.shape)
+    gain = (gain.sum(dim=1) if threat.unit == "pixel" else gain).flatten(1)
+    left = gain.sort(dim=1, descending=True).values.cumsum(dim=1) < (gap[:, None] / peak)
+    count = left.sum(dim=1).to(x.dtype) + 1
+    return torch.where(left.all(dim=1), torch.inf, count)
