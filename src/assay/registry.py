@@ -182,6 +182,20 @@ _ATTACKS = (
         "Chen et al. 2018, https://arxiv.org/abs/1709.04114",
         threats=("l1",),
     ),
+    _attack(
+        "JSMA",
+        "gradients",
+        "the pair of features with the largest saliency changes, step by step",
+        "Papernot et al. 2016, https://arxiv.org/abs/1511.07528",
+        threats=("l0",),
+    ),
+    _attack(
+        "SigmaZero",
+        "gradients",
+        "descent on a smooth count of changed features or pixels, with a threshold that adapts",
+        "Cina et al. 2025, https://arxiv.org/abs/2402.01879",
+        threats=("l0",),
+    ),
 )
 
 _THREATS = tuple(

@@ -18,6 +18,7 @@ SETTINGS: dict[str, dict[str, object]] = {
     "PDPGD": {"steps": 8, "restarts": 2},
     "FMN": {"steps": 8, "targets": 1, "polish": 6},
     "EAD": {"steps": 20, "search_steps": 4, "initial_c": 0.1, "lr": 0.02},
+    "SigmaZero": {"steps": 15},
 }
 # Random search and a search over constants need more of them to win.
 ENOUGH = {"Square": {"queries": 250}, "CarliniWagner": {"steps": 30, "max_c": 100.0}}
@@ -37,6 +38,8 @@ MINIMUM: dict[tuple[str, str], float] = {
     **{("PDPGD", norm): 1.0 if norm == "l0" else 1.01 for norm in ("linf", "l2", "l1", "l0")},
     **{("FMN", norm): 1.0 if norm == "l0" else 1.01 for norm in ("linf", "l2", "l1", "l0")},
     ("EAD", "l1"): 1.01,
+    ("JSMA", "l0"): 1.0,
+    ("SigmaZero", "l0"): 1.0,
 }
 UNTARGETED_ONLY = {"MultiTargeted"}
 # Settings of PGD, and a wrapper around APGD: what depends on the norm is checked with PGD and APGD.

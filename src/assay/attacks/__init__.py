@@ -7,8 +7,10 @@ from assay.attacks.deepfool import DeepFool
 from assay.attacks.ead import EAD
 from assay.attacks.fab import FAB
 from assay.attacks.fmn import FMN
+from assay.attacks.jsma import JSMA
 from assay.attacks.pdpgd import PDPGD
 from assay.attacks.pgd import BIM, FGSM, MIFGSM, PGD
+from assay.attacks.sigma_zero import SigmaZero
 from assay.attacks.square import Square
 
 __all__ = [
@@ -18,6 +20,7 @@ __all__ = [
     "FAB",
     "FGSM",
     "FMN",
+    "JSMA",
     "MIFGSM",
     "PDPGD",
     "PGD",
@@ -26,5 +29,6 @@ __all__ = [
     "DeepFool",
     "MultiTargeted",
     "Result",
+    "SigmaZero",
     "Square",
 ]
