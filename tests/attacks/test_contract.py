@@ -21,7 +21,7 @@ SETTINGS: dict[str, dict[str, object]] = {
     "SigmaZero": {"steps": 15},
 }
 # Random search and a search over constants need more of them to win.
-ENOUGH = {"Square": {"queries": 250}, "CarliniWagner": {"steps": 30, "max_c": 100.0}}
+ENOUGH = {"Square": {"queries": 250}, "CarliniWagner": {"steps": 30, "max_c": 100.0}, "SigmaZero": {"steps": 40}}
 STRENGTH = {
     "wins_beyond_the_exact_radius",
     "targeted_result_is_honest",
