@@ -106,7 +106,7 @@ MISTAKES = [
     ((*PGD, "--set", "steps=4"), 2, "given twice"),
     ((*PGD, "--set", "rel_step=a"), 2, "found 'a'"),
     ((*BASE, "--attack", "PGD(threat=Linf(0.1))", "--threat", "linf:0.2"), 2, "is given too"),
-    ((*BASE, "--attack", "pdg", "--threat", "linf:0.2"), 2, "Did you mean PGD"),
+    ((*BASE, "--attack", "fgms", "--threat", "linf:0.2"), 2, "Did you mean FGSM"),
     ((*BASE, "--attack", "__import__('os')", "--threat", "linf:0.2"), 2, "unknown name '__import__'"),
     ((*BASE, "--attack", "pgd", "--threat", "linf"), 2, "needs a budget"),
     ((*PGD, "--targeted", "sideways"), 2, "unknown target 'sideways'"),

@@ -69,6 +69,6 @@ def test_show_a_suite_lists_its_stages(assay):
 
 
 def test_an_unknown_name(assay):
-    found = assay("show", "pdg")
+    found = assay("show", "fgms")
     assert (found.code, found.out) == (2, "")
-    assert "nothing is named 'pdg'. Did you mean PGD" in found.said
+    assert "nothing is named 'fgms'. Did you mean FGSM" in found.said

@@ -129,7 +129,7 @@ MISTAKES = [
     ((*QUICK, "--fail-under", "45"), 2, "fail-under"),
     ((*QUICK, "--devices", "0"), 2, "devices"),
     ((*RUN, "--suite", "quik"), 2, "Did you mean quick"),
-    ((*RUN, "--attack", "pdg"), 2, "Did you mean PGD"),
+    ((*RUN, "--attack", "fgms"), 2, "Did you mean FGSM"),
     ((*RUN, "--attack", "PGD(threat=L2(1))"), 2, "is given too"),
     (("evaluate", "digits-mlp", "--data", "digits", "--threat", "lnf:0.1"), 2, "Did you mean Linf"),
     (("evaluate", "nonsense:x", *QUICK[2:]), 2, "no module named 'nonsense'"),
