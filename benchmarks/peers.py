@@ -171,6 +171,7 @@ def main() -> None:
     parser.add_argument("--net", help="only this network")
     parser.add_argument("--attack", help="only this attack")
     parser.add_argument("--norm", help="only this norm")
+    parser.add_argument("--eps", help="only this budget, as the page writes it (8/255)")
     parser.add_argument("--keep", action="store_true", help="keep earlier results of cases not run now")
     parser.add_argument("--out", type=Path, default=HERE / "results")
     options = parser.parse_args()
@@ -179,7 +180,7 @@ def main() -> None:
     load = reader(options.data)
     workers = [Worker(name, options.data, options.threads) for name in (OURS, *options.peers)]
     report = Report(options.out, describe(options.threads), options.batch, keep=options.keep)
-    only = {name: getattr(options, name) for name in ("net", "attack", "norm") if getattr(options, name)}
+    only = {name: getattr(options, name) for name in ("net", "attack", "norm", "eps") if getattr(options, name)}
     chosen = [case for case in cases() if all(getattr(case, name) == value for name, value in only.items())]
     for (net, data), group in itertools.groupby(chosen, lambda case: (case.net, case.data)):
         judge = Judge(load, net, data, options.count)
