@@ -28,7 +28,7 @@ def distances(problem, norm, targets, size):
     model, threat, found = problem.model(torch.float64), THREATS[norm](bounds=problem.bounds), []
     for rows in torch.arange(8).split(size):
         goal = y[rows] if t is None else Targeted(t[rows])
-        result = PDPGD(threat=threat, steps=6, restarts=2)(model, x[rows], goal, index=rows)
+        result = PDPGD(threat=threat, steps=4, restarts=2)(model, x[rows], goal, index=rows)
         audit(result, model, x[rows], goal, threat)
         found.append(result.distance)
     return torch.cat(found), problem.distance(x, y, norm, t)
