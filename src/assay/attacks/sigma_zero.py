@@ -55,8 +55,8 @@ class SigmaZero(Attack):
         the paper does not treat, a pixel's size `sqrt(sum_c delta_c^2)` takes the place of `|delta_i|` in the count and
         at the threshold. The released code divides the loss by the size of the batch; its gradient is normalised
         anyway. The last point, which it leaves unjudged, is judged here too, and at the end moves of fewer units are
-        tried (`fewer_units`), without which features of equal weight stay together for good: that takes 1 % of the
-        passes and saves 7 % of the features on a small convolutional network (100 steps). A sample is done when one
+        tried (`fewer_units`), without which features of equal weight stay together for good: about ten passes, which on
+        a small convolutional network take 7 % of the features away (100 steps). A sample is done when a single
         unit is enough, and with a budget as soon as it is inside.
 
     References:
