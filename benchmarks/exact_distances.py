@@ -7,9 +7,10 @@ rightly. For each image the distance to every other class is found, and the smal
 
 - Linf and L1 by mixed-integer programming (SciPy's HiGHS): one binary variable for each unit that may change between
   on and off within the best distance known so far. The pattern that it finds is then fixed, and the linear program that
-  is left is solved again with tolerances of 1e-10.
-- L2 by branch and bound over the same patterns, with the convex hull of the units not yet decided (Clarabel).
-- The first images are done by branch and bound in all three norms: two independent solvers must agree.
+  is left is solved again with tolerances of 1e-10. HiGHS takes 1e-6 for an integer, so that a better pattern may be
+  missed by as much.
+- All norms by branch and bound over the same patterns, with the convex hull of the units not yet decided (Clarabel,
+  tolerances of 1e-11). The smaller of the two answers counts, and they must agree to 1e-4.
 
 Each smallest perturbation is tried on the network itself: just beyond it the class changes, which shows that the
 distance is not too small; that it is not too large is what the two solvers prove.
@@ -37,7 +38,7 @@ import assay
 HERE = Path(__file__).resolve().parent
 NORMS = ("linf", "l1", "l2")
 ORDER = {"linf": np.inf, "l1": 1, "l2": 2}
-CHECKED = 5  # images that both solvers do
+AGREE = 1e-4  # relative
 STARTS = 3  # lines along which a first distance is looked for
 ROOM = 1e-9  # relative gap at which a branch cannot hold anything better
 
@@ -311,21 +312,21 @@ def main() -> None:
     net, flat = Network.of(model), x.flatten(1).numpy()
     predicted = model(x).argmax(1).numpy()
     lines, began, apart = [], time.time(), 0.0
-    for position, index in enumerate(right[: options.count].tolist()):
+    for index in right[: options.count].tolist():
         label = int(y[index])
         line: dict[str, object] = {"index": index, "label": label}
         others = flat[predicted != label]
         for norm in NORMS:
-            solve = by_branches if norm == "l2" else by_integers
-            line[norm], line[f"{norm}_class"] = smallest(net, flat[index], label, others, norm, solve)
-            if position < CHECKED and norm != "l2":
-                again, _ = smallest(net, flat[index], label, others, norm, by_branches)
-                apart = max(apart, abs(again / line[norm] - 1))
+            line[norm], line[f"{norm}_class"] = smallest(net, flat[index], label, others, norm, by_branches)
+            if norm != "l2":
+                again = smallest(net, flat[index], label, others, norm, by_integers)
+                apart = max(apart, abs(again[0] / line[norm] - 1))
+                line[norm], line[f"{norm}_class"] = min((line[norm], line[f"{norm}_class"]), again)
         lines.append(line)
         shown = "  ".join(f"{norm} {line[norm]:.6f}" for norm in NORMS)
-        print(f"{position + 1} of {options.count}: {shown}  {time.time() - began:.0f} s", file=sys.stderr, flush=True)
+        print(f"{len(lines)} of {options.count}: {shown}  {time.time() - began:.0f} s", file=sys.stderr, flush=True)
     print(f"the two solvers differ by {apart:.1e} at most", file=sys.stderr)
-    if apart > 1e-7:
+    if apart > AGREE:
         raise SystemExit("the two solvers disagree")
     report = {"machine": describe(1), "model": "digits-mlp", "data": "digits", "solvers_differ_by": apart}
     options.out.mkdir(parents=True, exist_ok=True)
