@@ -169,6 +169,13 @@ _ATTACKS = (
         threats=(*LP, "l0"),
     ),
     _attack(
+        "DDN",
+        "gradients",
+        "smallest move by gradient steps that turn it while its norm shrinks and grows",
+        "Rony et al. 2019, https://arxiv.org/abs/1811.09600",
+        threats=("l2",),
+    ),
+    _attack(
         "FMN",
         "gradients",
         "smallest move by steps up the margin in a ball that is fitted to the boundary",

@@ -3,6 +3,7 @@
 from assay.attacks.apgd import APGD, MultiTargeted
 from assay.attacks.base import Attack, Result
 from assay.attacks.carlini_wagner import CarliniWagner
+from assay.attacks.ddn import DDN
 from assay.attacks.deepfool import DeepFool
 from assay.attacks.ead import EAD
 from assay.attacks.fab import FAB
@@ -16,6 +17,7 @@ from assay.attacks.square import Square
 __all__ = [
     "APGD",
     "BIM",
+    "DDN",
     "EAD",
     "FAB",
     "FGSM",

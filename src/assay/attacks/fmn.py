@@ -13,6 +13,7 @@ from typing_extensions import Self
 from assay.attacks.base import Attack, smallest_found
 from assay.attacks.boundaries import class_goal
 from assay.attacks.carlini_wagner.polish import polish
+from assay.attacks.fewer_units import try_fewer
 from assay.attacks.guides import Guide, boundary_distance, guides
 from assay.attacks.halfspace import Norm
 from assay.errors import SettingError, ThreatError
@@ -22,8 +23,8 @@ from assay.oracle import Access, Oracle
 from assay.rng import Keyed
 from assay.threats import L0, L1, L2, Linf, Threat
 
-_STEP = {"linf": 0.5, "l2": 1.0, "l1": 1.0, "l0": 0.3}  # first step, as a share of the radius (see `rel_step`)
-_SHARE = {"linf": 0.05, "l2": 0.05, "l1": 0.05, "l0": 0.2}  # by which the radius changes at first
+_STEP = {"linf": 0.7, "l2": 2.0, "l1": 2.0, "l0": 0.3}  # first step, as a share of the radius (see `rel_step`)
+_SHARE = {"linf": 0.1, "l2": 0.1, "l1": 0.1, "l0": 0.2}  # by which the radius changes at first
 _FARTHEST = 3.0  # first radius over the linearised boundary's distance
 _LAST_STEP = 0.01  # of the first one
 _LAST_SHARE = 0.02
@@ -48,12 +49,15 @@ class FMN(Attack):
             one run along the margin alone.
         loss: "margin", "ce", a callable, or None for the soft margin: the direction of cross-entropy. It leads the
             first run.
-        gamma: first change of the radius; 0.05 (L0: 0.2) when None.
-        rel_step: length of the first step as a share of the radius; when None 0.5 in Linf (sign steps), 1 in L2, 0.3
-            in L0 (exchanged units), and 1 in L1, there of the Euclidean length of the move.
+        gamma: first change of the radius; 0.1 (L0: 0.2) when None.
+        rel_step: length of the first step as a share of the radius; when None 0.7 in Linf (sign steps), 2 in L2, 0.3
+            in L0 (exchanged units), and 2 in L1, there of the Euclidean length of the move.
         alpha: length of the first step in the Euclidean norm whatever the threat, as in the paper, in units of the
             range of the bounds; in place of `rel_step`.
-        reach: how far beyond the linearised boundary the first radius goes; 3 (L0: 1) when None.
+        reach: the first radius over the distance of the linearised boundary; when None 3, or what a quarter of all
+            changes of the radius can take back if that is less.
+        polish: gradients spent at last on making the best move smaller, at most; 0 for none. In L0 it is one gradient
+            and a bisection of the number of units. With a budget there is none.
 
     Shapes:
         x `(b, *shape)` of any shape with a batch dimension.
@@ -64,14 +68,15 @@ class FMN(Attack):
         LossError: the goal or the model's output is not about classes.
 
     Deviations:
-        The paper's own search is `FMN(steps=1000, targets=0, loss="margin", alpha=1.0, reach=1.0)` (with gamma=0.05 in
-        L0). The defaults find smaller moves in fewer passes: steps that fit radius and norm, a search that comes from
-        outside, and several runs. In every form the projection is the exact one on the intersection of ball and box,
-        where the paper projects on the ball and clips. In L0 the first radius is the number of units that the linear
-        model asks for (the paper begins with one), and without `alpha` the steps are those of `L0.ascend` along
-        gradients that are carried on. The linearised boundary's distance is that inside the box, which the paper takes
-        without it. Before the first success the radius never falls. Starts at adversarial inputs are left out: each
-        run starts at the clean input.
+        The paper's own search is `FMN(steps=1000, targets=0, loss="margin", gamma=0.05, alpha=1.0, reach=1.0,
+        polish=0)`. The defaults find smaller moves in fewer passes: steps that fit radius and norm, a search that
+        comes from outside, several runs, and a last stretch along the linearised boundary. In every form the
+        projection is the exact one on the intersection of ball and box, where the paper projects on the ball and
+        clips. In L0 the first radius is the number of units that the linear model asks for (the paper begins with
+        one), and without `alpha` the steps are those of `L0.ascend` along gradients that are carried on. The
+        linearised boundary's distance is that inside the box, which the paper takes without it. Before the first
+        success the radius never falls, and with a budget it stays below it. Starts at adversarial inputs are left out:
+        each run starts at the clean input.
 
     References:
         Pintor, Roli, Brendel, Biggio, "Fast minimum-norm adversarial attacks through adaptive norm constraints",
@@ -123,12 +128,15 @@ class FMN(Attack):
             theta = self._search(oracle.towards(guide.goal), guide)
             if oracle.finished:
                 break
-        if self.threat.eps is None and not isinstance(self.threat, L0):
-            self._polish(oracle, x, goal)
+        if self.threat.eps is None and self.polish:
+            self._polish(oracle, goal)
         return smallest_found(oracle, x, theta)
 
-    def _polish(self, oracle: Oracle, x: Tensor, goal: Goal) -> None:
-        """The last stretch from the best move of each sample to the boundary."""
+    def _polish(self, oracle: Oracle, goal: Goal) -> None:
+        """The last stretch from the best move of each sample to the boundary; in L0 the search for fewer units."""
+        if isinstance(self.threat, L0):
+            try_fewer(oracle, self.threat)
+            return
         rows = (oracle.active & oracle.best_distance.isfinite()).nonzero().squeeze(1)
         part, norm = oracle.at(rows), cast(Norm, self.threat.name)
         goal = class_goal(goal).at(rows)
@@ -177,8 +185,8 @@ class FMN(Attack):
     @property
     def _reach(self) -> float:
         """As far as a quarter of all changes of the radius can take back."""
-        if self.reach is not None or isinstance(self.threat, L0):
-            return 1.0 if self.reach is None else self.reach
+        if self.reach is not None:
+            return self.reach
         return min(_FARTHEST, math.exp(self.steps * self._gamma / 4))
 
     def _step(self, walk: _Walk, grad: Tensor, cosine: float) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from assay.attacks.boundaries import Boundaries, class_goal, groups, ranked
+from assay.attacks.boundaries import Boundaries, class_goal, groups, logits, ranked
 from assay.attacks.halfspace import Norm, boxed_move, size
 from assay.goals import Goal, Targeted, Untargeted
 from assay.losses import Loss, margin
@@ -52,15 +52,15 @@ class Guide:
 def guides(oracle: Oracle, goal: Goal, loss: Loss | None, targets: int) -> Iterator[Guide]:
     """The goal itself with this loss (`soft_margin` when None), then `targets` of the nearest classes.
 
-    A targeted goal and one of two classes have a single boundary: then there is one more run, along the plain margin.
-    The passes that order the classes are spent when the second guide is asked for.
+    A targeted goal has one boundary: there a single run more follows the plain margin. With two classes all of these
+    are the same, and one run is enough. The passes that order the classes are spent when the second guide is asked for.
 
     Raises:
         LossError: the goal or the model's output is not about classes.
     """
     goal = class_goal(goal)
     yield Guide(goal, soft_margin if loss is None else loss, margin)
-    if targets == 0 or oracle.finished:
+    if targets == 0 or oracle.finished or logits(oracle.clean()).shape[1] <= 2:
         return
     if isinstance(goal, Targeted):
         yield Guide(goal, margin, margin)
