@@ -31,7 +31,6 @@ from assay.rng import Keyed
 from assay.threats import Threat
 
 N = 60
-SUITE_FILE = Path(__file__).parents[2] / "src" / "assay" / "evaluation" / "suites" / "minimal.toml"
 
 
 @final
@@ -461,6 +460,35 @@ def test_an_attack_without_gradients_that_comes_nearer_is_told(model: Plane, dat
     assert "oblique, which uses no gradients, came nearer" in flags["black-box-beats-white-box"]
     suite[0] = ("ray", Ray(threat=LINF))
     assert run(model, data, suite=suite).flags == []
+
+
+@pytest.mark.parametrize(
+    ("threat", "stages"),
+    [
+        (assay.Linf(), ["fmn", "pdpgd", "fab-t"]),
+        (assay.L1(), ["fmn", "pdpgd", "fab-t"]),
+        (assay.L2(), ["fmn", "pdpgd", "fab-t", "ddn"]),
+        (assay.L0(), ["fmn", "pdpgd", "sigma-zero"]),
+    ],
+    ids=repr,
+)
+def test_the_suite_minimal_is_what_its_page_says(threat: Threat, stages: list[str]) -> None:
+    suite = load_suite("minimal", threat)
+    assert [stage.name for stage in suite.stages] == stages
+    assert suite.foreign == ()
+    assert [stage.name for stage in load_suite("minimal", threat.with_eps(1.0)).stages] == stages
+
+
+def test_the_suite_minimal_is_run_where_none_is_named() -> None:
+    found = assay.evaluate("digits-mlp", "digits", threat="linf", limit=4, progress=False)
+    assert found.store.run["settings"]["suite"]["name"] == "minimal"
+    assert [stage["broken"] for stage in found.results["stages"]] == [4, 4, 4]
+    assert not {"not-found", "stage-skipped"} & {flag.code for flag in found.flags}
+    inside = assay.evaluate(
+        "digits-mlp", "digits", threat=f"linf:{2 * found.median_distance}", suite="minimal", limit=4, progress=False
+    )
+    assert inside.robust_accuracy == found.accuracy_at(2 * found.median_distance)
+    assert inside.results["stages"][1]["asked"] < 4
 
 
 def test_the_suite_is_chosen_by_the_threat() -> None:

@@ -168,7 +168,8 @@ def fit(suite: Suite, *, classes: int, access: Access) -> tuple[Suite, list[Flag
         raise AccessError(
             f"no stage of suite {suite.name!r} can be run on this model and threat: "
             + " ".join(flag.message for flag in flags)
-            + " Give attacks that fit (`assay list attacks` tells what each needs), such as Square for scores."
+            + " Give attacks that fit (`assay list attacks` tells what each needs), such as Square for scores within a "
+            "budget."
         )
     return replace(suite, stages=tuple(stages)), flags
 
