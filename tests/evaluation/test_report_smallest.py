@@ -111,7 +111,7 @@ def test_the_page_states_the_numbers_of_run_json(tmp_path: Path) -> None:
         f"Half of the 80 images that are right at first become wrong within Linf {numbers['median']} (95 % interval "
         f"{numbers['low']} to {numbers['high']}), a quarter within {found['quartiles'][0]:.4g}; clean accuracy 88.9 %."
     ) in text
-    assert "Linf without a budget, untargeted" in text
+    assert "Linf, without a budget, untargeted" in text
     source = (tmp_path / "report.html").read_text()
     table = source[source.index('<table class="stack"') :]
     bodies = table[: table.index("</table>")].split("<tbody")[1:]

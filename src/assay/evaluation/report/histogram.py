@@ -83,16 +83,17 @@ def _bars(
 ) -> Bars:
     left, right, top, bottom = 54, width - 28, 10, height - 46
     whole = end > 1 and bool((shown == np.rint(shown)).all())
-    axis = Axis(start=0.0, end=end, left=left, right=right, whole=whole)
     step = max(1.0, math.ceil(end / most)) if whole else end / min(most, max(4, 2 * round(len(shown) ** 0.5)))
     number = math.ceil(end / step - 1e-9)
-    # Whole numbers stand at the right end of their column, as all distances do: (0, 1] holds the ones.
+    # A column holds its upper end: (0, 1] the ones. Those of whole numbers are drawn around them, from 0.5 to 1.5.
+    shift, last = (0.5, number * step + 0.5) if whole else (0.0, end)
+    axis = Axis(start=shift, end=last, left=left, right=right, whole=whole)
     place = np.clip(np.ceil(shown / step - 1e-9) - 1, 0, number - 1).astype(int)
     counts = np.bincount(place, minlength=number)
     levels = _levels(int(counts.max()))
     columns = []
     for k, samples in enumerate(counts.tolist()):
-        low, high = axis.place(k * step), axis.place(min((k + 1) * step, end))
+        low, high = axis.place(k * step + shift), axis.place(min((k + 1) * step + shift, last))
         tall = round(samples / levels[-1] * (bottom - top), 2)
         column = Column(
             x=round(low + 0.5, 2),
