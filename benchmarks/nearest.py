@@ -104,6 +104,8 @@ def run(worker: Worker, case: Case, first: int, batch: int, judge) -> dict:
         answer = worker.ask(
             do="attack", attack=case.attack, **settings, seed=0, batch=batch, first=first, save=file.name
         )
+        if "error" in answer:
+            return answer
         x_adv = torch.from_numpy(np.load(file.name))
     found = verdict(network, x[:first], y[:first], x_adv, case.norm)
     changed = int(np.isfinite(found).sum())
@@ -119,6 +121,8 @@ def checks(result: dict) -> list[tuple[str, bool]]:
     found = []
     for pair in result["pairs"]:
         ours, theirs = pair["ours"], pair["theirs"]
+        if "error" in theirs:
+            continue
         label = f"{result['net']}, {result['title']}, {pair['library']}"
         near = ours["median"] <= theirs["median"] * 1.01
         found.append((f"{label}: median {ours['median']:.4g} against {theirs['median']:.4g}", near))
@@ -146,6 +150,9 @@ def page(report: dict) -> str:
         for pair in result["pairs"]:
             ours, theirs = pair["ours"], pair["theirs"]
             text.append(cells(result, OURS, ours, ("", "", "")))
+            if "error" in theirs:
+                text.append(f"| {result['net']} | {result['title']} | {pair['library']} | raises {theirs['error']} |")
+                continue
             near = f"{ours['median'] / theirs['median']:.3f}" if np.isfinite(theirs["median"]) else "-"
             ratios = (near, f"{passes(ours) / passes(theirs):.2f}", f"{ours['seconds'] / theirs['seconds']:.2f}")
             text.append(cells(result, pair["library"], theirs, ratios))

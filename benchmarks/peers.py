@@ -120,6 +120,8 @@ def compare(case: Case, workers: list[Worker], judge: Judge, rounds: int, batch:
         with tempfile.NamedTemporaryFile(suffix=".npy") as file:
             what = {"attack": case.attack, "norm": case.norm, "eps": case.radius, "steps": case.steps}
             answer = worker.ask(do="attack", **what, seed=seed, batch=batch, save=file.name)
+            if "error" in answer:
+                raise SystemExit(f"{worker.library}, {case}: {answer['error']}")
             x_adv = torch.from_numpy(np.load(file.name))
         withstood, outside = judge.verdict(x_adv, case.norm, case.radius)
         always[worker.library] &= withstood

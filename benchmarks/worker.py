@@ -9,6 +9,7 @@ Requests, one a line on standard input, each answered by one line on standard ou
     {"do": "attack", "attack": "pgd", "norm": "linf", "eps": 0.03, "steps": 40, "seed": 0, "batch": 100,
      "save": "x.npy"}                                        "first": 10 takes only the first 10 images
         -> {"seconds": ..., "forwards": ..., "backwards": ...}   rows in total; the images go to the file
+        -> {"error": "..."}                                      the library failed
 
 What a library prints goes to standard error.
 """
@@ -51,7 +52,10 @@ class Session:
         self.model.reset()
         run = self.runner.ATTACKS[attack]
         start = time.perf_counter()
-        x_adv = run(self.model, self.x[:first], self.y[:first], seed=seed, **settings)
+        try:
+            x_adv = run(self.model, self.x[:first], self.y[:first], seed=seed, **settings)
+        except Exception as error:  # a library that fails is a result, too
+            return {"error": f"{type(error).__name__}: {error}"}
         seconds = time.perf_counter() - start
         np.save(save, x_adv.detach().numpy())
         return {"seconds": seconds, "forwards": self.model.forwards, "backwards": self.model.backwards}
