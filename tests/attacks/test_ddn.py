@@ -12,7 +12,7 @@ from assay.testing.case import audit, sizes
 from assay.testing.problems import Affine, Quadratic
 from assay.threats import L2, Linf
 
-PAPER = {"targets": 0, "loss": "ce", "init_norm": 1.0, "alpha": 1.0, "polish": 0}
+PAPER = {"targets": 0, "loss": "ce", "init_norm": 1.0, "alpha": 1.0, "give_up": None, "polish": 0}
 
 
 def exact_within(result, exact, share=1.01):
@@ -123,6 +123,7 @@ def test_training_returns_the_smallest_moves():
         {"steps": 0},
         {"targets": -1},
         {"polish": -1},
+        {"give_up": 0.5},
         {"gamma": 0.0},
         {"init_norm": 0.0},
         {"alpha": float("inf")},

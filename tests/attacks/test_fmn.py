@@ -15,7 +15,7 @@ from assay.testing.problems import Affine, Quadratic, Sparse
 from assay.threats import L0, L1, L2, Linf
 
 NORMS = ("linf", "l2", "l1", "l0")
-PAPER = {"targets": 0, "loss": "margin", "alpha": 1.0, "reach": 1.0, "polish": 0, "gamma": 0.05}
+PAPER = {"targets": 0, "loss": "margin", "alpha": 1.0, "reach": 1.0, "give_up": None, "polish": 0, "gamma": 0.05}
 
 
 def exact_within(result, exact, share=1.01):
@@ -145,6 +145,17 @@ def test_with_a_budget_a_sample_is_done_as_soon_as_it_is_inside(norm):
     assert result.backwards[~inside].eq(2 * 60 + 3).all()  # two runs, and three boundaries linearised
 
 
+def test_runs_that_lead_nowhere_end_half_way_and_nothing_is_lost():
+    problem = Affine(classes=5)
+    x, y = problem.inputs(8, dtype=torch.float64)
+    leaving, staying = (
+        FMN(threat=Linf(), steps=40, give_up=give_up)(problem.model(torch.float64), x, y) for give_up in (1.5, None)
+    )
+    assert torch.equal(leaving.distance, staying.distance)
+    assert staying.backwards.min() >= 5 * 40
+    assert leaving.backwards.double().mean() < 0.9 * 5 * 40
+
+
 def test_training_returns_the_smallest_moves():
     problem = Affine(classes=2)
     x, y = problem.inputs(8, dtype=torch.float64)
@@ -169,6 +180,7 @@ def test_several_runs_find_less_on_a_network_than_one_long_run_of_the_paper():
         {"steps": 0},
         {"targets": -1},
         {"polish": -1},
+        {"give_up": 0.5},
         {"gamma": 0.0},
         {"gamma": 1.0},
         {"rel_step": 0.0},

@@ -46,6 +46,8 @@ class DDN(Attack):
             linearised at the clean input, for each sample its own.
         alpha: length of the first step, in units of the range of the bounds; when None as long as the present norm.
         levels: round moved inputs to that many values between the bounds (256 for images of 8 bits); None for none.
+        give_up: half-way through a run samples leave it whose norm is still above that multiple of their best distance;
+            None keeps them.
         polish: gradients spent at last to make the best move smaller, at most; none with `levels` or a budget.
 
     Shapes:
@@ -58,9 +60,9 @@ class DDN(Attack):
 
     Deviations:
         The paper's own search is `DDN(steps=1000, targets=0, loss="ce", init_norm=1.0, alpha=1.0, levels=256,
-        polish=0)`, with 100, 300 or 1000 steps. The defaults find smaller moves in as many passes: norms and steps that
-        fit the sample, a search that comes from outside, several runs, no rounding, and a last stretch along the
-        linearised boundary. With a budget the norm stays below it.
+        give_up=None, polish=0)`, with 100, 300 or 1000 steps. The defaults find smaller moves in as many passes: norms
+        and steps that fit the sample, a search that comes from outside, several runs, no rounding, and a last stretch
+        along the linearised boundary. With a budget the norm stays below it.
 
     References:
         Rony, Hafemann, Oliveira, Ben Ayed, Sabourin, Granger, "Decoupling direction and norm for efficient
@@ -82,6 +84,7 @@ class DDN(Attack):
     init_norm: float | None = None
     alpha: float | None = None
     levels: int | None = None
+    give_up: float | None = 1.5
     polish: int = 20
 
     access: ClassVar[Access] = Access.GRADIENTS
@@ -98,6 +101,8 @@ class DDN(Attack):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise SettingError(f"{name} must be positive and finite; got {value}.")
+        if self.give_up is not None and not self.give_up >= 1:
+            raise SettingError(f"give_up must be at least 1; got {self.give_up}.")
         if self.levels is not None and self.levels < 2:
             raise SettingError(f"levels must be at least 2; got {self.levels}.")
         if not isinstance(self.threat, L2):
@@ -125,7 +130,10 @@ class DDN(Attack):
         norm = torch.zeros_like(oracle.best_distance)
         most = self._most(oracle.x)
         for k in range(self.steps):
-            left = oracle.active.nonzero().squeeze(1)
+            hopeful = oracle.active
+            if k == self.steps // 2 and self.give_up is not None:
+                hopeful = hopeful & (norm <= self.give_up * oracle.best_distance)
+            left = hopeful.nonzero().squeeze(1)
             if len(left) == 0:
                 return last
             if len(left) < len(theta):

@@ -56,6 +56,8 @@ class FMN(Attack):
             range of the bounds; in place of `rel_step`.
         reach: the first radius over the distance of the linearised boundary; when None 3, or what a quarter of all
             changes of the radius can take back if that is less.
+        give_up: half-way through a run samples leave it whose radius is still above that multiple of their best
+            distance; None keeps them.
         polish: gradients spent at last on making the best move smaller, at most; 0 for none. In L0 it is one gradient
             and a bisection of the number of units. With a budget there is none.
 
@@ -69,9 +71,9 @@ class FMN(Attack):
 
     Deviations:
         The paper's own search is `FMN(steps=1000, targets=0, loss="margin", gamma=0.05, alpha=1.0, reach=1.0,
-        polish=0)`. The defaults find smaller moves in fewer passes: steps that fit radius and norm, a search that
-        comes from outside, several runs, and a last stretch along the linearised boundary. In every form the
-        projection is the exact one on the intersection of ball and box, where the paper projects on the ball and
+        give_up=None, polish=0)`. The defaults find smaller moves in fewer passes: steps that fit radius and norm, a
+        search that comes from outside, several runs, and a last stretch along the linearised boundary. In every form
+        the projection is the exact one on the intersection of ball and box, where the paper projects on the ball and
         clips. In L0 the first radius is the number of units that the linear model asks for (the paper begins with
         one), and without `alpha` the steps are those of `L0.ascend` along gradients that are carried on. The
         linearised boundary's distance is that inside the box, which the paper takes without it. Before the first
@@ -98,6 +100,7 @@ class FMN(Attack):
     rel_step: float | None = None
     alpha: float | None = None
     reach: float | None = None
+    give_up: float | None = 1.5
     polish: int = 20
 
     access: ClassVar[Access] = Access.GRADIENTS
@@ -114,6 +117,8 @@ class FMN(Attack):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise SettingError(f"{name} must be positive and finite; got {value}.")
+        if self.give_up is not None and not self.give_up >= 1:
+            raise SettingError(f"give_up must be at least 1; got {self.give_up}.")
         if self.alpha is not None and self.rel_step is not None:
             raise SettingError("alpha and rel_step both give the length of steps: set one of the two.")
         if not isinstance(self.threat, (Linf, L2, L1, L0)):
@@ -147,7 +152,7 @@ class FMN(Attack):
         walk = _Walk.start(oracle, guide)
         last, places = walk.theta.clone(), torch.arange(len(walk.theta), device=walk.theta.device)
         for k in range(self.steps):
-            left = walk.oracle.active.nonzero().squeeze(1)
+            left = (walk.oracle.active & self._hopeful(walk, k)).nonzero().squeeze(1)
             if len(left) == 0:
                 return last
             if len(left) < len(walk.theta):
@@ -159,6 +164,12 @@ class FMN(Attack):
             last[places] = walk.theta
         walk.oracle.judge(walk.theta)
         return last
+
+    def _hopeful(self, walk: _Walk, k: int) -> Tensor:
+        """Who goes on at step k of this run."""
+        if k != self.steps // 2 or self.give_up is None:
+            return torch.ones_like(walk.oracle.active)
+        return walk.radius <= self.give_up * walk.oracle.best_distance
 
     def _resize(self, walk: _Walk, grad: Tensor, output: Any, cosine: float) -> None:
         """The next radius of each sample."""
