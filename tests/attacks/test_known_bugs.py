@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from assay import registry
-from assay.attacks import APGD, BIM, FAB, FGSM, MIFGSM, PDPGD, PGD, DeepFool, MultiTargeted, Square
+from assay.attacks import APGD, BIM, FAB, FGSM, FMN, MIFGSM, PDPGD, PGD, CarliniWagner, DeepFool, MultiTargeted, Square
 from assay.goals import Targeted, Untargeted
 from assay.losses import cross_entropy, dlr, margin
 from assay.rng import Keyed
@@ -31,6 +31,8 @@ ALL = {
     "DeepFool": DeepFool,
     "FAB": lambda threat: FAB(threat=threat, steps=20),
     "PDPGD": lambda threat: PDPGD(threat=threat, steps=10, restarts=2),
+    "FMN": lambda threat: FMN(threat=threat, steps=20, targets=1),
+    "CarliniWagner": lambda threat: CarliniWagner(threat=threat, steps=30, search_steps=5, lr=0.1, initial_c=0.1),
 }
 every_attack = pytest.mark.parametrize("name", ALL)
 
