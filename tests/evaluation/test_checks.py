@@ -137,6 +137,7 @@ def test_train_mode_is_flagged_and_put_back() -> None:
 
 
 def test_a_batch_norm_left_in_train_mode() -> None:
+    torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(12), nn.Linear(12, 3)).eval()
     model[1].train()
     x, y = torch.rand(40, 3, 2, 2), torch.zeros(40, dtype=torch.int64)
