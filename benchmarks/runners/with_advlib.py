@@ -30,7 +30,8 @@ def _deepfool(model, x, y, *, order, steps, seed, batch):
 
 
 def _cw_l2(model, x, y, *, steps, searches, seed, batch):
-    attack = partial(attacks.carlini_wagner_l2, max_iterations=steps, binary_search_steps=searches)
+    settings = {"max_iterations": steps, "binary_search_steps": searches, "learning_rate": 0.1, "initial_const": 0.1}
+    attack = partial(attacks.carlini_wagner_l2, **settings)
     return _in_batches(attack, model, x, y, batch)
 
 

@@ -51,6 +51,9 @@ def apgd(model, x, y, *, norm, eps, steps, seed, batch):
     return torch.from_numpy(attack.generate(x.numpy(), y.numpy()))
 
 
+CW = {"learning_rate": 0.1, "initial_const": 0.1}
+
+
 def _generate(attack, x, y=None):
     return torch.from_numpy(attack.generate(x.numpy(), None if y is None else y.numpy()))
 
@@ -61,7 +64,7 @@ def _deepfool(model, x, y, *, steps, seed, batch):
 
 def _cw_l2(model, x, y, *, steps, searches, seed, batch):
     settings = {"max_iter": steps, "binary_search_steps": searches, "batch_size": batch, "verbose": False}
-    return _generate(evasion.CarliniL2Method(_classifier(model, x), **settings), x, y)
+    return _generate(evasion.CarliniL2Method(_classifier(model, x), **settings, **CW), x, y)
 
 
 def _cw_linf(model, x, y, *, steps, seed, batch):

@@ -30,6 +30,10 @@ def apgd(model, x, y, *, norm, eps, steps, seed, batch):
 def _nearest(model, x, y, *, name, threat, batch, seed, **settings):
     if "searches" in settings:
         settings["search_steps"] = settings.pop("searches")
+    if name in ("DDN", "FMN"):  # one run, and the last fifth of the passes for the polish
+        settings |= {"steps": settings["steps"] * 4 // 5, "targets": 0}
+    if name == "CarliniWagner" and threat.name == "l2":
+        settings |= {"lr": 0.1, "initial_c": 0.1}
     return getattr(attacks, name)(threat=threat, **settings)(model, x, y, seed=seed).x_adv
 
 

@@ -31,7 +31,9 @@ def _nearest(model, x, y, *, make, batch, seed, **settings):
 
 
 def _cw(*, steps, searches):
-    return foolbox.attacks.L2CarliniWagnerAttack(steps=steps, binary_search_steps=searches)
+    return foolbox.attacks.L2CarliniWagnerAttack(
+        steps=steps, binary_search_steps=searches, stepsize=0.1, initial_const=0.1
+    )
 
 
 def _ead(*, steps, searches):

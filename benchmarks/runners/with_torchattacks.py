@@ -34,7 +34,7 @@ def _deepfool(model, x, y, *, steps, seed, batch):
 
 def _cw(model, x, y, *, steps, searches, seed, batch):
     """It does not search over c: all steps go to its default, c = 1."""
-    return _in_batches(torchattacks.CW(model, steps=steps * searches), x, y, batch)
+    return _in_batches(torchattacks.CW(model, steps=steps * searches, lr=0.1), x, y, batch)
 
 
 def _ead(model, x, y, *, steps, searches, seed, batch):
