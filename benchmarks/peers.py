@@ -156,7 +156,13 @@ class Report:
 
     def add(self, case: Case, result: dict) -> None:
         self.found[case.net, case.attack, case.norm, case.eps] = result
-        whole = {"machine": self.machine, "batch": self.batch, "versions": self.versions, "cases": self.results()}
+        missing = [
+            f"{c.net} {c.attack.upper()}-{c.steps} {c.norm} {c.eps}"
+            for c in cases()
+            if (c.net, c.attack, c.norm, c.eps) not in self.found
+        ]
+        whole = {"machine": self.machine, "batch": self.batch, "versions": self.versions, "missing": missing}
+        whole["cases"] = self.results()
         self.out.mkdir(parents=True, exist_ok=True)
         (self.out / "peers.json").write_text(json.dumps(whole) + "\n")
         (self.out / "peers.md").write_text(page(whole))

@@ -91,6 +91,8 @@ def rows(result: dict) -> list[str]:
 def page(report: dict) -> str:
     versions = ", ".join(f"{k} {v}" for k, v in sorted(report["versions"].items()) if k != "torch")
     text = ["# Beside other libraries", "", f"{sentence(report['machine'])} {versions}."]
+    if report["missing"]:
+        text += ["", f"**Still to be measured:** {'; '.join(report['missing'])}."]
     text.append(INTRODUCTION.format(batch=report["batch"]).rstrip())
     for robust, title in TITLES.items():
         group = [result for result in report["cases"] if result["robust"] == robust]
