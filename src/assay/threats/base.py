@@ -142,6 +142,13 @@ class Threat(ABC):
     def size(self, x: Tensor, theta: Tensor) -> Tensor:
         """What eps limits, `(b,)`: measured on the moved input as it is given to the model."""
 
+    def roughness(self, x: Tensor, theta: Tensor) -> Tensor:
+        """How uneven the move is among neighbours, `(b,)`, differentiable; 0 where moves have no neighbourhood.
+
+        Attacks with a smoothness penalty subtract a multiple of it from their loss.
+        """
+        return x.new_zeros(len(x))
+
     @abstractmethod
     def slack(self, x: Tensor) -> float:
         """By how much rounding in x's dtype may let the measured size of an allowed move exceed eps."""
