@@ -40,10 +40,6 @@ def _ead(*, steps, searches):
     return foolbox.attacks.EADAttack(steps=steps, binary_search_steps=searches, decision_rule="L1")
 
 
-def _fmn(*, name, steps):
-    return getattr(foolbox.attacks, f"{name}FMNAttack")(steps=steps)
-
-
 FMN = {"l0": "L0", "l1": "L1", "l2": "L2", "linf": "LInf"}
 ATTACKS = {
     "pgd": pgd,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from assay.attacks.boundaries import Boundaries, class_goal, groups, logits, ranked
+from assay.attacks.boundaries import Boundaries, class_goal, groups, logits, ranked, target_ahead
 from assay.errors import LossError
 from assay.goals import Targeted, Untargeted
 from assay.oracle import Oracle
@@ -50,6 +50,12 @@ def test_towards_a_target_the_strongest_other_class_stands_in_the_way():
 def test_other_classes_are_ranked_without_the_own_one():
     output = torch.tensor([[3.0, 1.0, 2.0, 1.0], [-5.0, -1.0, -3.0, -2.0]])
     assert ranked(output, Untargeted(torch.tensor([0, 3]))).tolist() == [[2, 1, 3], [1, 2, 0]]
+
+
+def test_a_target_is_ahead_by_the_difference_to_the_right_class_alone():
+    output = torch.tensor([[3.0, 1.0, 2.0], [-5.0, -1.0, -3.0]])
+    goal = Targeted(torch.tensor([1, 1]), away=torch.tensor([2, 0]))
+    assert target_ahead(output, goal).tolist() == [-1.0, 4.0]
 
 
 def test_normals_are_held_for_one_micro_batch_at_a_time():

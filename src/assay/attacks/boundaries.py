@@ -90,7 +90,13 @@ def class_goal(goal: Goal) -> Untargeted | Targeted:
     return goal
 
 
+def target_ahead(output: Tensor, goal: Targeted) -> Tensor:
+    """The target's logit above that of the class `away`, the right one: `z_t - z_y`, `(b,)`."""
+    assert goal.away is not None
+    pair = output.gather(1, torch.stack([goal.classes, goal.away], dim=1))
+    return pair[:, 0] - pair[:, 1]
+
+
 def _ahead(output: Tensor, goal: Untargeted, rank: int) -> Tensor:
     """How far the other class of this rank is ahead of the right one."""
-    pair = output.gather(1, torch.stack([ranked(output.detach(), goal)[:, rank], goal.classes], dim=1))
-    return pair[:, 0] - pair[:, 1]
+    return target_ahead(output, Targeted(ranked(output.detach(), goal)[:, rank], away=goal.classes))

@@ -17,6 +17,7 @@ from assay.goals import Goal
 from assay.oracle import Access, Oracle
 from assay.rng import Keyed
 from assay.threats import L2, Linf, Threat
+from assay.threats.additive import column
 
 _NUDGE = 1e-4  # added to the length of each step, in units of the range of valid inputs
 _LIKELY = 0.85  # share of the way to the linearised boundary from which a changed decision is looked for
@@ -119,6 +120,6 @@ class DeepFool(Attack):
         new = total + free_move(w, gap + nudge * dual_size(w, norm), norm).reshape(x.shape)
         if self.clip:
             new = (x + new).clamp(low, high) - x
-        new = torch.where(left.reshape(-1, *[1] * (x.ndim - 1)), new, total)
+        new = torch.where(column(left, x), new, total)
         moved = (x + (1 + self.overshoot) * new).clamp(low, high) - (x + now).clamp(low, high)
         return new, left, (w * moved.flatten(1)).sum(dim=1) >= _LIKELY * gap

@@ -12,7 +12,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from assay.attacks.base import Attack
-from assay.attacks.boundaries import Boundaries, class_goal, groups, logits, ranked
+from assay.attacks.boundaries import Boundaries, class_goal, groups, logits, ranked, target_ahead
 from assay.attacks.halfspace import Norm, boxed_move, nearest_boxed, size
 from assay.errors import LossError, SettingError, ThreatError
 from assay.goals import Goal, Targeted, Untargeted
@@ -20,6 +20,7 @@ from assay.losses import margin
 from assay.oracle import Access, Oracle
 from assay.rng import Keyed
 from assay.threats import L1, L2, Linf, Threat
+from assay.threats.additive import column
 
 _RADIUS: dict[Norm, float] = {"linf": 0.3, "l2": 1.0, "l1": 5.0}  # of random starts where eps is None
 _FINAL_STEPS = 3
@@ -128,7 +129,7 @@ class FAB(Attack):
             raise LossError("FAB chooses the targets itself: give it labels (an untargeted goal), or targets=None.")
         targets = ranked(logits(oracle.clean()), goal)[:, : self.targets]
         towards = partial(Targeted, away=goal.classes, confidence=goal.confidence)
-        return [Boundaries(towards(target), (_difference,)) for target in targets.unbind(1)]
+        return [Boundaries(towards(target), (target_ahead,)) for target in targets.unbind(1)]
 
     @property
     def _norm(self) -> Norm:
@@ -161,7 +162,7 @@ class FAB(Attack):
             reached = part.goal.reached(output) & part.active
             best.note(places, theta, size(theta.flatten(1), self._norm), reached)
             found = found | reached
-            theta = torch.where(_column(reached, theta), self.beta * theta, theta)
+            theta = torch.where(column(reached, theta), self.beta * theta, theta)
 
     def _step(self, oracle: Oracle, boundaries: Boundaries, theta: Tensor, found: Tensor) -> Tensor:
         """The step with respect to the nearest hyperplane, biased where the boundary has been found."""
@@ -190,13 +191,13 @@ class FAB(Attack):
         above, below = part.value(far, margin), margin(part.clean(), goal)
         for _ in range(_FINAL_STEPS):
             share = (above - goal.confidence) / (above - below).clamp_min(torch.finfo(above.dtype).tiny)
-            middle = far + _column(_FINAL_SHARE * share.clamp(0, 1), far) * (near - far)
+            middle = far + column(_FINAL_SHARE * share.clamp(0, 1), far) * (near - far)
             output = part.scores(middle)
             value = margin(output, goal)
             reached = goal.reached(output) & part.active
             best.note(places, middle, size(middle.flatten(1), self._norm), reached)
-            column = _column(reached, far)
-            far, near = torch.where(column, middle, far), torch.where(column, near, middle)
+            inside = column(reached, far)
+            far, near = torch.where(inside, middle, far), torch.where(inside, near, middle)
             above, below = torch.where(reached, value, above), torch.where(reached, below, value)
 
 
@@ -224,15 +225,3 @@ class _Best:
         keep = better | known.isinf()
         self.theta[places[keep]] = theta[keep]
         self.size[places[better]] = size[better]
-
-
-def _difference(output: Tensor, goal: Targeted) -> Tensor:
-    """The target's logit above that of the right class."""
-    assert goal.away is not None
-    pair = output.gather(1, torch.stack([goal.classes, goal.away], dim=1))
-    return pair[:, 0] - pair[:, 1]
-
-
-def _column(value: Tensor, like: Tensor) -> Tensor:
-    """`(b,)` shaped to multiply `(b, *m)`."""
-    return value.reshape(-1, *[1] * (like.ndim - 1))
