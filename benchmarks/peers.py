@@ -177,7 +177,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=100, help="images a call, for the peers")
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--net", help="only this network")
-    parser.add_argument("--attack", help="only this attack")
+    parser.add_argument("--attack", choices=["pgd", "apgd"], help="only this attack")
     parser.add_argument("--norm", help="only this norm")
     parser.add_argument("--eps", help="only this budget, as the page writes it (8/255)")
     parser.add_argument("--keep", action="store_true", help="keep earlier results of cases not run now")
@@ -186,10 +186,14 @@ def main() -> None:
     torch.set_num_threads(options.threads)
 
     load = reader(options.data)
-    workers = [Worker(name, options.data, options.threads) for name in (OURS, *options.peers)]
     report = Report(options.out, describe(options.threads), options.batch, keep=options.keep)
     only = {name: getattr(options, name) for name in ("net", "attack", "norm", "eps") if getattr(options, name)}
     chosen = [case for case in cases() if all(getattr(case, name) == value for name, value in only.items())]
+    if not chosen:
+        parser.error(
+            f"no case has {only}; there are:\n" + "\n".join(f"{c.net} {c.attack} {c.norm} {c.eps}" for c in cases())
+        )
+    workers = [Worker(name, options.data, options.threads) for name in (OURS, *options.peers)]
     for (net, data), group in itertools.groupby(chosen, lambda case: (case.net, case.data)):
         judge = Judge(load, net, data, options.count)
         offers = {}

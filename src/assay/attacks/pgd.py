@@ -32,7 +32,7 @@ class PGD(Attack):
 
     After gradients 1, 2, 4, 8, ... the point `P(ascend(theta, g, 2 eps))`, where steps along this direction would end,
     is judged as well. It costs a forward pass each time and saves the steps towards it: on a network without defense
-    about half of all passes. The search itself goes on unchanged.
+    a quarter to more than half of the gradients. The search itself goes on unchanged.
 
     Args:
         threat: which moves are allowed; it needs a budget eps.
