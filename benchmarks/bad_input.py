@@ -20,9 +20,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import machine
-from misuse import one_command, runs, wrong
+from misuse import accidents, damaged, disks, one_command, runs, wrong
 from misuse.shell import Row, escape
 
+RUNS = {"Run directories": damaged.CASES, "Disks": disks.CASES, "Stopped and killed": accidents.CASES}
 HEAD = """# Bad input
 
 What people see when something is wrong, written by `benchmarks/bad_input.py`. Each line below was run; the messages are
@@ -74,10 +75,10 @@ def run(scratch: Path, only: str, jobs: int) -> dict[str, list[Row]]:
             )
             for case in cases
         ]
-    for section, accidents in runs.SECTIONS.items():
-        chosen[section] = [(case.__name__, lambda case=case: happened(case, place)) for case in accidents]
+    for section, cases in RUNS.items():
+        chosen[section] = [(case.__name__, lambda case=case: happened(case, place)) for case in cases]
     chosen = {name: [pair for pair in cases if only in pair[0]] for name, cases in chosen.items()}
-    if any(chosen[name] for name in runs.SECTIONS):
+    if any(chosen[name] for name in RUNS):
         runs.prepare(place)
     with ThreadPoolExecutor(jobs) as pool:
         started = {name: [pool.submit(case) for _, case in cases] for name, cases in chosen.items()}
