@@ -35,6 +35,12 @@ class _Clip(torch.autograd.Function):
         return grads[0], None, None
 
 
+def clip(value: Tensor, low: float, high: float) -> Tensor:
+    """Clamp, with a gradient that passes unchanged."""
+    clipped: Tensor = _Clip.apply(value, low, high)  # type: ignore[no-untyped-call]
+    return clipped
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Additive(Threat):
     """A threat whose move is an additive perturbation of x's shape."""
@@ -45,8 +51,7 @@ class Additive(Threat):
 
     def apply(self, x: Tensor, theta: Tensor) -> Tensor:
         """The sum, clipped to the bounds."""
-        moved: Tensor = _Clip.apply(x + theta, *self.bounds)  # type: ignore[no-untyped-call]
-        return moved
+        return clip(x + theta, *self.bounds)
 
     def _room(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The least and the largest perturbation that keep x inside the bounds."""
