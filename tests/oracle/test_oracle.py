@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 import assay
-from assay import losses
 from assay.errors import AccessError, InputError, ModelError, SettingError
 from assay.goals import Targeted, Untargeted
 from assay.oracle import Access, Oracle
@@ -195,25 +194,6 @@ def test_another_guide_changes_the_loss_but_not_the_judge():
     assert oracle.record.forwards.tolist() == [1] * 6
 
 
-@pytest.mark.parametrize("message", ["CUDA out of memory. Tried", "DefaultCPUAllocator: can't allocate memory"])
-def test_micro_batch_is_halved_when_memory_runs_out_and_remembered(message):
-    class Tight(Recording):
-        def forward(self, x):
-            if len(x) > 3:
-                raise RuntimeError(message)
-            return super().forward(x)
-
-    model = Tight()
-    x = torch.rand(10, 4, dtype=torch.float64)
-    oracle = Oracle(model, x, Untargeted(torch.zeros(10, dtype=torch.int64)), assay.Linf(0.1))
-    out = oracle.scores(torch.zeros_like(x))
-    assert torch.allclose(out, x @ model.weight.T)
-    assert max(model.batches) <= 3
-    assert oracle.record.forwards.tolist() == [1] * 10
-    again = Oracle(model, x, Untargeted(torch.zeros(10, dtype=torch.int64)), assay.Linf(0.1))
-    assert again.micro_batch <= 3
-
-
 def test_other_errors_of_the_model_pass_through():
     def broken(x):
         raise RuntimeError("shapes do not match")
@@ -301,45 +281,6 @@ def test_a_jacobian_nobody_was_asked_for_has_its_shape():
     oracle.record.active[:] = False
     grads, _ = oracle.jacobian(torch.zeros_like(x), torch.zeros(6, 3, dtype=torch.int64))
     assert grads.shape == (6, 3, 4)
-
-
-class Rooted(nn.Module):
-    """Its gradient is NaN at pixels that are 0, though its output is sound."""
-
-    def forward(self, x):
-        root = torch.where(x > 0, x.sqrt(), torch.zeros_like(x))
-        return torch.stack([root.sum(dim=1), 1 + 2 * x.sum(dim=1)], dim=1)
-
-
-def test_nan_in_a_part_of_a_gradient_counts_as_zero():
-    x = torch.tensor([[0.0, 0.6], [0.5, 0.5]])
-    oracle = Oracle(Rooted(), x, Untargeted(torch.tensor([1, 1])), assay.Linf(0.2))
-    _, grad, _ = oracle.gradient(torch.zeros_like(x), losses.margin)
-    assert grad[0, 0] == 0
-    assert torch.allclose(grad[0, 1], torch.tensor(0.5 / 0.6**0.5 - 2))
-    for threat in (assay.Linf(0.2), assay.L2(0.4), assay.L1(0.6)):
-        for attack in (assay.attacks.PGD(threat=threat), assay.attacks.MIFGSM(threat=threat)):
-            assert bool(torch.isfinite(attack(Rooted(), x, torch.tensor([1, 1])).x_adv).all())
-
-
-def test_gradients_of_nothing_but_nan_are_an_error():
-    x = torch.zeros(2, 3)
-    with pytest.raises(ModelError, match="gradient is NaN for all 2 samples"):
-        assay.attacks.PGD(threat=assay.Linf(0.2), random_start=False)(Rooted(), x, torch.tensor([1, 1]))
-
-
-def test_half_precision_keeps_small_gradients():
-    class Confident(nn.Module):
-        def forward(self, x):
-            z = (x.flatten(1).half() * 0.01).sum(dim=1)
-            return torch.stack([torch.full_like(z, 14.0), z], dim=1)
-
-    x = torch.full((1, 4), 0.5)
-    oracle = Oracle(Confident(), x, Untargeted(torch.tensor([0])), assay.Linf(0.1))
-    value, grad, _ = oracle.gradient(torch.zeros_like(x))
-    assert value.dtype == torch.float32
-    expected = 0.01 * math.exp(-14 + 0.02)  # below what float16 can hold
-    assert torch.allclose(grad, torch.full_like(grad, expected), rtol=0.02, atol=0)
 
 
 def test_what_is_said_of_the_clean_output_is_checked():

@@ -1,0 +1,254 @@
+"""The oracle: an attack asks, the model answers in full micro-batches, the referee judges."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, final
+
+import torch
+from torch import Tensor
+from typing_extensions import Self
+
+from assay.errors import AccessError, SettingError
+from assay.goals import Goal
+from assay.losses import Loss
+from assay.oracle.access import Access, granted_access
+from assay.oracle.asking import Asking
+from assay.oracle.gradients import chosen
+from assay.oracle.memory import MicroBatch
+from assay.oracle.questions import Questions
+from assay.oracle.record import Record
+from assay.oracle.referee import Referee
+from assay.threats import Threat
+
+
+@final
+class Oracle:
+    """One batch of samples under attack.
+
+    Moves `theta` are `(b, *m)`, or `(b, k, *m)` for k candidates per sample in one call. Every question takes `rows`
+    (bool mask over the batch); rows that are not asked about or no longer active are not sent to the model: their
+    answers are NaN, and zero for gradients.
+
+    Args:
+        model: a module or callable on inputs inside the threat's bounds.
+        x: clean inputs, `(b, *shape)`.
+        goal: what counts as success.
+        threat: which moves are allowed.
+        access: the most that may be asked (an attack's declared need).
+        max_queries: model evaluations allowed per sample, all together.
+        micro_batch: rows per model call; None finds it (start large, halve when memory runs out, remember).
+        referee: False for training: nothing is judged, counted or stopped.
+
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        x: Tensor,
+        goal: Goal,
+        threat: Threat,
+        *,
+        access: Access = Access.GRADIENTS,
+        max_queries: int | None = None,
+        micro_batch: int | None = None,
+        referee: bool = True,
+    ) -> None:
+        if max_queries is not None and max_queries < 1:
+            raise SettingError(f"max_queries must be at least 1; got {max_queries}.")
+        if micro_batch is not None and micro_batch < 1:
+            raise SettingError(f"micro_batch must be at least 1; got {micro_batch}.")
+        self.model, self.x, self.goal, self.threat = model, x, goal, threat
+        self.access, self.referee, self.max_queries = access, referee, max_queries
+        self._granted = granted_access(model)
+        self._questions = Questions(model, strict=referee)
+        self._referee = Referee(x, goal, threat, granted=self._granted, strict=referee, max_queries=max_queries)
+        self._asking = Asking(x, goal, threat, self._referee, MicroBatch(model, x, micro_batch), strict=referee)
+        self._clean: Any = None
+
+    @property
+    def record(self) -> Record:
+        """What is known of each sample of the whole batch."""
+        return self._referee.record
+
+    @property
+    def active(self) -> Tensor:
+        """`(b,)` bool: who is still worth asking about."""
+        return self._referee.known(self.record.active)
+
+    @property
+    def best_distance(self) -> Tensor:
+        """`(b,)`: the smallest size of a move known to reach the goal; inf where none is."""
+        return self._referee.known(self.record.distance)
+
+    @property
+    def best_x(self) -> Tensor:
+        """`(b, *shape)`: its moved input; the clean one where none is known."""
+        return self._referee.known(self.record.x_adv)
+
+    def track(self) -> None:
+        """Have `best_distance` and `best_x` kept in training too, where nothing is judged otherwise."""
+        self._referee.track()
+
+    def towards(self, goal: Goal) -> Self:
+        """This oracle with another goal as the guide of losses; success is still judged by the goal itself."""
+        view = copy.copy(self)  # shares the referee and his record
+        view._asking = self._asking.towards(goal)
+        return view
+
+    def at(self, rows: Tensor) -> Self:
+        """This oracle for a part of the batch (bool mask, or indices without repeats); the record is the same.
+
+        A long search can so work on ever smaller tensors while its samples finish.
+        """
+        part = copy.copy(self)
+        part._asking = self._asking.at(rows)
+        part._referee = part._asking.referee
+        part.x, part.goal, part.threat = part._referee.x, part._referee.goal, part._referee.threat
+        part._clean = self._clean[rows] if isinstance(self._clean, Tensor) else None
+        return part
+
+    def labels(self, theta: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Decisions for these moves, `(b,)` or `(b, k)` int64; -1 where not asked."""
+        self._need(Access.LABELS)
+        answer = self._asking.ask(theta, rows, self._questions.output, decide=True)["output"]
+        return answer if isinstance(answer, Tensor) else torch.stack(answer)
+
+    def scores(self, theta: Tensor, rows: Tensor | None = None) -> Any:
+        """The model's raw output for these moves."""
+        self._need(Access.SCORES)
+        return self._asking.ask(theta, rows, self._questions.output)["output"]
+
+    def gradient(
+        self, theta: Tensor, loss: Loss | None = None, rows: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Any]:
+        """Loss, its gradient with respect to the move, and the model's raw output.
+
+        Args:
+            theta: moves, `(b, *m)` or `(b, k, *m)`.
+            loss: `(output, goal) -> (b,)`, higher is nearer the goal; the guide's own when None.
+            rows: bool mask of the samples to ask about.
+
+        Returns:
+            Values `(b,)` or `(b, k)`, gradients shaped like theta, and the output.
+
+        Raises:
+            ModelError: no gradient reaches the input.
+        """
+        self._need(Access.GRADIENTS)
+
+        question = partial(self._questions.gradient, loss=loss)
+        answer = self._asking.ask(theta, rows, question, backwards=1)
+        return answer["value"], answer["grad"], answer["output"]
+
+    def value(self, theta: Tensor, loss: Loss | None = None, rows: Tensor | None = None) -> Tensor:
+        """The loss alone, `(b,)` or `(b, k)`: a forward pass without a backward one."""
+        self._need(Access.SCORES)
+
+        value: Tensor = self._asking.ask(theta, rows, partial(self._questions.value, loss=loss))["value"]
+        return value
+
+    def jacobian(self, theta: Tensor, classes: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Any]:
+        """Gradients of several outputs with respect to the move, from one forward and k backward passes.
+
+        Args:
+            theta: moves, `(b, *m)`.
+            classes: which outputs, `(b, k)` int64.
+            rows: bool mask of the samples to ask about.
+
+        Returns:
+            Gradients `(b, k, *m)` and the raw output.
+
+        Raises:
+            ModelError: no gradient reaches the input.
+        """
+        return self._slopes(theta, rows, _of_each_class, classes.shape[1], extra=classes)
+
+    def gradients(self, theta: Tensor, losses: Sequence[Loss], rows: Tensor | None = None) -> tuple[Tensor, Any]:
+        """Gradients of several losses with respect to the move, from one forward and k backward passes.
+
+        Args:
+            theta: moves, `(b, *m)`.
+            losses: k of `(output, goal) -> (b,)`, as for `gradient`.
+            rows: bool mask of the samples to ask about.
+
+        Returns:
+            Gradients `(b, k, *m)` and the raw output.
+
+        Raises:
+            ModelError: no gradient reaches the input.
+        """
+        return self._slopes(theta, rows, lambda _: losses, len(losses))
+
+    def judge(self, theta: Tensor, rows: Tensor | None = None) -> None:
+        """Have moves judged whose answer the attack does not need (the last ones); costs nothing in training."""
+        if self.referee and not self.finished:
+            self._asking.ask(theta, rows, self._questions.output, decide=self.access is Access.LABELS)
+
+    def clean(self) -> Any:
+        """The model's output on the clean inputs, asked at most once."""
+        self._need(Access.SCORES)
+        if self._clean is None:
+            self._clean = self._asking.ask(self.threat.identity(self.x), None, self._questions.output)["output"]
+        return self._clean
+
+    def judge_clean(self, output: Any = None) -> None:
+        """Judge the clean inputs first: those that reach the goal already are successes at distance 0.
+
+        Args:
+            output: the model's answer where it is known already; it is then not asked, and not counted.
+        """
+        theta = self.threat.identity(self.x)
+        if output is None:
+            decide = self._granted is Access.LABELS
+            output = self._asking.ask(theta, None, self._questions.output, decide=decide, first=True)["output"]
+        else:
+            rows = torch.arange(len(self.x), device=self.x.device)
+            self._referee.check(output, rows)
+            self._referee.begin(rows, output)
+            self._referee.judge(rows, theta, self.x, output)
+            self._asking.learn(output)
+        self._clean = output
+
+    @property
+    def finished(self) -> bool:
+        """Whether nobody is worth asking about any more; never in training."""
+        return self.referee and not bool(self.active.any())
+
+    @property
+    def micro_batch(self) -> int:
+        """Rows per model call."""
+        return self._asking.micro_batch.rows
+
+    @property
+    def width(self) -> int:
+        """How many candidates for each active sample make a full micro-batch."""
+        return max(1, self.micro_batch // max(1, int(self.active.sum())))
+
+    def _need(self, access: Access) -> None:
+        if access > self.access:
+            raise AccessError(
+                f"a question needs {access.name.lower()}, but this oracle grants {self.access.name.lower()}: the "
+                "attack must declare the access that it uses."
+            )
+
+    def _slopes(
+        self,
+        theta: Tensor,
+        rows: Tensor | None,
+        losses: Callable[[Any], Sequence[Loss]],
+        k: int,
+        extra: Tensor | None = None,
+    ) -> tuple[Tensor, Any]:
+        """Gradients of the k losses for the rows of a micro-batch, given what `extra` holds for them."""
+        self._need(Access.GRADIENTS)
+        question = partial(self._questions.gradients, losses=losses)
+        answer = self._asking.ask(theta, rows, question, backwards=k, several=k, extra=extra)
+        return answer["grad"], answer["output"]
+
+
+def _of_each_class(classes: Tensor) -> list[Loss]:
+    """The losses that are single outputs, for classes `(b, k)`."""
+    return [partial(chosen, classes=one) for one in classes.unbind(1)]
