@@ -135,6 +135,20 @@ _ATTACKS = (
         inner="APGD",
     ),
     _attack(
+        "AdamSearch",
+        "gradients",
+        "Adam on the moves of any threat, with a penalty on uneven ones",
+        "Kingma and Ba 2015, https://arxiv.org/abs/1412.6980",
+        threats=("linf", "l2"),
+    ),
+    _attack(
+        "ReColorAdv",
+        "gradients",
+        "Adam on the margin and the roughness of a colour map, alone or with other moves",
+        "Laidlaw and Feizi 2019, https://arxiv.org/abs/1906.00001",
+        threats=("linf", "l2"),
+    ),
+    _attack(
         "Square",
         "scores",
         "random search over squares of pixels, by scores only",

@@ -12,6 +12,8 @@ SETTINGS: dict[str, dict[str, object]] = {
     "PGD": {"steps": 10},
     "APGD": {"steps": 10},
     "MultiTargeted": {"targets": 2},
+    "AdamSearch": {"steps": 10},
+    "ReColorAdv": {"steps": 10, "lr": None},
     "Square": {"queries": 40},
     "FAB": {"steps": 8},
     "CarliniWagner": {"steps": 12, "search_steps": 3, "lr": 0.1, "initial_c": 1.0, "max_c": 8.0},
@@ -45,7 +47,7 @@ MINIMUM: dict[tuple[str, str], float] = {
 }
 UNTARGETED_ONLY = {"MultiTargeted"}
 # Settings of PGD, and a wrapper around APGD: what depends on the norm is checked with PGD and APGD.
-ONE_NORM = {"FGSM": "linf", "BIM": "linf", "MIFGSM": "linf", "MultiTargeted": "l2"}
+ONE_NORM = {"FGSM": "linf", "BIM": "linf", "MIFGSM": "linf", "ReColorAdv": "linf", "MultiTargeted": "l2"}
 PAIRS = [
     (entry.name, norm)
     for entry in registry.entries("attack")

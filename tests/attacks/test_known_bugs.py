@@ -10,7 +10,22 @@ import torch
 from torch import nn
 
 from assay import registry
-from assay.attacks import APGD, BIM, FAB, FGSM, FMN, MIFGSM, PDPGD, PGD, CarliniWagner, DeepFool, MultiTargeted, Square
+from assay.attacks import (
+    APGD,
+    BIM,
+    FAB,
+    FGSM,
+    FMN,
+    MIFGSM,
+    PDPGD,
+    PGD,
+    AdamSearch,
+    CarliniWagner,
+    DeepFool,
+    MultiTargeted,
+    ReColorAdv,
+    Square,
+)
 from assay.goals import Targeted, Untargeted
 from assay.losses import cross_entropy, dlr, margin
 from assay.rng import Keyed
@@ -27,6 +42,8 @@ ALL = {
     "PGD": PGD,
     "APGD": lambda threat: APGD(threat=threat, steps=20),
     "MultiTargeted": lambda threat: MultiTargeted(attack=APGD(threat=threat, steps=10)),
+    "AdamSearch": lambda threat: AdamSearch(threat=threat, steps=20),
+    "ReColorAdv": lambda threat: ReColorAdv(threat=threat, steps=20, lr=None),
     "Square": lambda threat: Square(threat=threat, queries=60),
     "DeepFool": DeepFool,
     "FAB": lambda threat: FAB(threat=threat, steps=20),

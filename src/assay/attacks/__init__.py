@@ -1,5 +1,6 @@
 """Attacks: how to search."""
 
+from assay.attacks.adam import AdamSearch, ReColorAdv
 from assay.attacks.apgd import APGD, MultiTargeted
 from assay.attacks.base import Attack, Result
 from assay.attacks.carlini_wagner import CarliniWagner
@@ -26,10 +27,12 @@ __all__ = [
     "MIFGSM",
     "PDPGD",
     "PGD",
+    "AdamSearch",
     "Attack",
     "CarliniWagner",
     "DeepFool",
     "MultiTargeted",
+    "ReColorAdv",
     "Result",
     "SigmaZero",
     "Square",

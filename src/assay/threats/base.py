@@ -142,6 +142,11 @@ class Threat(ABC):
     def size(self, x: Tensor, theta: Tensor) -> Tensor:
         """What eps limits, `(b,)`: measured on the moved input as it is given to the model."""
 
+    def scale(self, x: Tensor) -> Tensor:
+        """How far one coordinate of a move goes: eps, shaped to multiply a move; for steps in every coordinate."""
+        eps = self.budget(x)
+        return eps.reshape(-1, *[1] * (self.identity(x[:1]).ndim - 1))
+
     def roughness(self, x: Tensor, theta: Tensor) -> Tensor:
         """How uneven the move is among neighbours, `(b,)`, differentiable; 0 where moves have no neighbourhood.
 
