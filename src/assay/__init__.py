@@ -28,8 +28,11 @@ if TYPE_CHECKING:
     from assay.threats import L0 as L0
     from assay.threats import L1 as L1
     from assay.threats import L2 as L2
+    from assay.threats import Flow as Flow
     from assay.threats import Linf as Linf
+    from assay.threats import Rotation as Rotation
     from assay.threats import Threat as Threat
+    from assay.threats import Translation as Translation
     from assay.universal import Universal as Universal
     from assay.universal import fit_universal as fit_universal
 
@@ -39,14 +42,17 @@ _HOMES = {
     "Access": "assay.oracle",
     "Data": "assay.data",
     "Evaluation": "assay.evaluation",
+    "Flow": "assay.threats",
     "Goal": "assay.goals",
     "L0": "assay.threats",
     "L1": "assay.threats",
     "L2": "assay.threats",
     "Linf": "assay.threats",
     "Oracle": "assay.oracle",
+    "Rotation": "assay.threats",
     "Targeted": "assay.goals",
     "Threat": "assay.threats",
+    "Translation": "assay.threats",
     "Untargeted": "assay.goals",
     "Universal": "assay.universal",
     "evaluate": "assay.evaluation",

@@ -35,6 +35,8 @@ KINDS: tuple[Kind, ...] = ("attack", "threat", "loss", "model", "data", "suite")
 _PACKAGE = Path(__file__).parent
 LP = ("linf", "l2", "l1")
 NORMS = (*LP, "l0")
+SPATIAL = ("flow", "rotation", "translation")
+EVERY = (*NORMS, *SPATIAL)  # for searches that leave the geometry to the threat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,42 +98,42 @@ _ATTACKS = (
         "gradients",
         "one step of steepest ascent to the edge of the ball",
         "Goodfellow et al. 2015, https://arxiv.org/abs/1412.6572",
-        threats=NORMS,
+        threats=EVERY,
     ),
     _attack(
         "BIM",
         "gradients",
         "iterated small steps from the clean input",
         "Kurakin et al. 2017, https://arxiv.org/abs/1607.02533",
-        threats=NORMS,
+        threats=EVERY,
     ),
     _attack(
         "PGD",
         "gradients",
         "projected steepest ascent from a random start, with restarts and momentum",
         "Madry et al. 2018, https://arxiv.org/abs/1706.06083",
-        threats=NORMS,
+        threats=EVERY,
     ),
     _attack(
         "MIFGSM",
         "gradients",
         "iterated steps along an accumulated gradient",
         "Dong et al. 2018, https://arxiv.org/abs/1710.06081",
-        threats=NORMS,
+        threats=EVERY,
     ),
     _attack(
         "APGD",
         "gradients",
         "projected ascent that halves its own step when progress stalls",
         "Croce and Hein 2020, https://arxiv.org/abs/2003.01690",
-        threats=NORMS,
+        threats=EVERY,
     ),
     _attack(
         "MultiTargeted",
         "gradients",
         "an inner attack towards each of the likeliest other classes in turn",
         "Gowal et al. 2019, https://arxiv.org/abs/1910.09338",
-        threats=NORMS,
+        threats=EVERY,
         inner="APGD",
     ),
     _attack(
@@ -139,14 +141,14 @@ _ATTACKS = (
         "gradients",
         "Adam on the moves of any threat, with a penalty on uneven ones",
         "Kingma and Ba 2015, https://arxiv.org/abs/1412.6980",
-        threats=("linf", "l2"),
+        threats=("linf", "l2", *SPATIAL),
     ),
     _attack(
         "ReColorAdv",
         "gradients",
         "Adam on the margin and the roughness of a colour map, alone or with other moves",
         "Laidlaw and Feizi 2019, https://arxiv.org/abs/1906.00001",
-        threats=("linf", "l2"),
+        threats=("linf", "l2", *SPATIAL),
     ),
     _attack(
         "Square",
@@ -180,7 +182,7 @@ _ATTACKS = (
         "gradients",
         "smallest move by proximal steps whose multiplier is solved for; any threat",
         "Matyasko and Chau 2021, https://arxiv.org/abs/2106.01538",
-        threats=(*LP, "l0"),
+        threats=EVERY,
     ),
     _attack(
         "DDN",
@@ -226,6 +228,9 @@ _THREATS = tuple(
         ("L2", "the Euclidean length of the change is at most eps"),
         ("L1", "the absolute changes sum to at most eps"),
         ("L0", "at most eps features (or pixels) change"),
+        ("Flow", "every pixel is taken from a place at most eps away; half the side of the image is 1"),
+        ("Rotation", "the image is turned by at most eps degrees"),
+        ("Translation", "the image is shifted by at most eps pixels along each axis"),
     )
 )
 

@@ -6,6 +6,7 @@ import pytest
 
 from assay import registry
 from assay.testing import CHECKS, Case
+from assay.testing.case import THREATS
 
 # Fewer steps than the defaults, so that all checks run in seconds.
 SETTINGS: dict[str, dict[str, object]] = {
@@ -52,7 +53,7 @@ PAIRS = [
     (entry.name, norm)
     for entry in registry.entries("attack")
     for norm in entry.threats
-    if ONE_NORM.get(entry.name, norm) == norm
+    if norm in THREATS and ONE_NORM.get(entry.name, norm) == norm
 ]
 
 
