@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from assay.threats import L2 as L2
     from assay.threats import Flow as Flow
     from assay.threats import Linf as Linf
+    from assay.threats import Patch as Patch
     from assay.threats import Rotation as Rotation
     from assay.threats import Threat as Threat
     from assay.threats import Translation as Translation
@@ -49,6 +50,7 @@ _HOMES = {
     "L2": "assay.threats",
     "Linf": "assay.threats",
     "Oracle": "assay.oracle",
+    "Patch": "assay.threats",
     "Rotation": "assay.threats",
     "Targeted": "assay.goals",
     "Threat": "assay.threats",

@@ -36,7 +36,7 @@ _PACKAGE = Path(__file__).parent
 LP = ("linf", "l2", "l1")
 NORMS = (*LP, "l0")
 SPATIAL = ("flow", "rotation", "translation")
-EVERY = (*NORMS, *SPATIAL)  # for searches that leave the geometry to the threat
+EVERY = (*NORMS, *SPATIAL, "patch")  # for searches that leave the geometry to the threat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,14 +141,14 @@ _ATTACKS = (
         "gradients",
         "Adam on the moves of any threat, with a penalty on uneven ones",
         "Kingma and Ba 2015, https://arxiv.org/abs/1412.6980",
-        threats=("linf", "l2", *SPATIAL),
+        threats=("linf", "l2", *SPATIAL, "patch"),
     ),
     _attack(
         "ReColorAdv",
         "gradients",
         "Adam on the margin and the roughness of a colour map, alone or with other moves",
         "Laidlaw and Feizi 2019, https://arxiv.org/abs/1906.00001",
-        threats=("linf", "l2", *SPATIAL),
+        threats=("linf", "l2", *SPATIAL, "patch"),
     ),
     _attack(
         "Square",
@@ -231,6 +231,7 @@ _THREATS = tuple(
         ("Flow", "every pixel is taken from a place at most eps away; half the side of the image is 1"),
         ("Rotation", "the image is turned by at most eps degrees"),
         ("Translation", "the image is shifted by at most eps pixels along each axis"),
+        ("Patch", "one square of at most the share eps of the image is free, or a region"),
     )
 )
 

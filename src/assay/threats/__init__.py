@@ -4,6 +4,7 @@ from assay.threats.affine import Rotation, Translation
 from assay.threats.base import Threat
 from assay.threats.flow import Flow
 from assay.threats.lp import L1, L2, Linf
+from assay.threats.patch import Patch
 from assay.threats.sparse import L0
 
-__all__ = ["L0", "L1", "L2", "Flow", "Linf", "Rotation", "Threat", "Translation"]
+__all__ = ["L0", "L1", "L2", "Flow", "Linf", "Patch", "Rotation", "Threat", "Translation"]
