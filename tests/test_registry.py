@@ -56,16 +56,17 @@ def test_attacks_take_the_threats_that_are_listed_and_no_others(name):
     from assay import grammar
     from assay.errors import AssayError
 
-    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 4))
-    x, y = torch.full((2, 1, 4, 4), 0.5), torch.tensor([0, 1])
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 4))
+    x, y = torch.full((2, 3, 4, 4), 0.5), torch.tensor([0, 1])
     for threat in registry.names("threat"):
         quick = {"queries": 5} if name == "Square" else {}
+        written = "Combined(Linf(0.1), L2(0.5))" if threat == "Combined" else f"{threat}:0.1"
         if threat.lower() in registry.get("attack", name).threats:
-            result = grammar.attack(name, f"{threat}:0.1", quick)(model, x, y)
+            result = grammar.attack(name, written, quick)(model, x, y)
             assert result.success.shape == (2,)
         else:
             with pytest.raises(AssayError):
-                grammar.attack(name, f"{threat}:0.1", quick)(model, x, y)
+                grammar.attack(name, written, quick)(model, x, y)
 
 
 def test_shipped_names_are_those_of_their_owners():

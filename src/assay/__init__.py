@@ -28,11 +28,14 @@ if TYPE_CHECKING:
     from assay.threats import L0 as L0
     from assay.threats import L1 as L1
     from assay.threats import L2 as L2
+    from assay.threats import Combined as Combined
     from assay.threats import Flow as Flow
     from assay.threats import Linf as Linf
     from assay.threats import Patch as Patch
+    from assay.threats import Recolor as Recolor
     from assay.threats import Rotation as Rotation
     from assay.threats import Threat as Threat
+    from assay.threats import ToneCurve as ToneCurve
     from assay.threats import Translation as Translation
     from assay.universal import Universal as Universal
     from assay.universal import fit_universal as fit_universal
@@ -41,6 +44,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Access": "assay.oracle",
+    "Combined": "assay.threats",
     "Data": "assay.data",
     "Evaluation": "assay.evaluation",
     "Flow": "assay.threats",
@@ -51,9 +55,11 @@ _HOMES = {
     "Linf": "assay.threats",
     "Oracle": "assay.oracle",
     "Patch": "assay.threats",
+    "Recolor": "assay.threats",
     "Rotation": "assay.threats",
     "Targeted": "assay.goals",
     "Threat": "assay.threats",
+    "ToneCurve": "assay.threats",
     "Translation": "assay.threats",
     "Untargeted": "assay.goals",
     "Universal": "assay.universal",

@@ -161,11 +161,14 @@ class Calls(Expression):
         """Say what is wrong before the constructor does: too many arguments, a missing one, a wrong type."""
         parameters = signature.parameters.values()
         places = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
-        if len(arguments) > len(places):
+        endless = any(p.kind is p.VAR_POSITIONAL for p in places)
+        if len(arguments) > len(places) and not endless:
             listed = ", ".join(signature.parameters)
             manner = f"takes only {listed}" if places else f"takes its settings by name: {listed}"
             raise self.error(f"{entry.name} {manner}", node.args[len(places)])
         filled = {*keywords, *(p.name for p in places[: len(arguments)])}
+        for name in [p.name for p in places if p.kind is p.VAR_POSITIONAL and p.name in keywords]:
+            raise self.error(f"{entry.name} takes its {name} one after the other, without {name}=", node)
         if missing := [p.name for p in parameters if p.default is p.empty and p.name not in filled]:
             cure = ": give --threat, or threat=Linf(8/255)" if "threat" in missing else ""
             raise self.error(f"{entry.name} needs {' and '.join(missing)}{cure}", node)
@@ -185,10 +188,14 @@ class Calls(Expression):
         written: dict[str, ast.expr] = dict(zip(signature.parameters, node.args, strict=False))
         written |= {str(keyword.arg): keyword.value for keyword in node.keywords}
         for name, given in bound.items():
-            annotation = _annotation(signature.parameters[name])
-            if not _fits(given, annotation):
-                problem = f"{name} of {entry.name} has to be {annotation}, found {given!r}"
-                raise self.error(problem, written.get(name, node))
+            parameter = signature.parameters[name]
+            annotation = _annotation(parameter)
+            each = [(given, written.get(name, node))]
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                each = list(zip(given, node.args[-len(given) :], strict=True))
+            for one, place in each:
+                if not _fits(one, annotation):
+                    raise self.error(f"{name} of {entry.name} has to be {annotation}, found {one!r}", place)
             if name in keywords and type(given) is int and "int" not in annotation:
                 keywords[name] = float(given)  # so that 1 and 1.0 give one repr
 

@@ -36,7 +36,8 @@ _PACKAGE = Path(__file__).parent
 LP = ("linf", "l2", "l1")
 NORMS = (*LP, "l0")
 SPATIAL = ("flow", "rotation", "translation")
-EVERY = (*NORMS, *SPATIAL, "patch")  # for searches that leave the geometry to the threat
+COLOUR = ("recolor", "tonecurve")
+EVERY = (*NORMS, *SPATIAL, *COLOUR, "patch", "combined")  # for searches that leave the geometry to the threat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,14 +142,14 @@ _ATTACKS = (
         "gradients",
         "Adam on the moves of any threat, with a penalty on uneven ones",
         "Kingma and Ba 2015, https://arxiv.org/abs/1412.6980",
-        threats=("linf", "l2", *SPATIAL, "patch"),
+        threats=("linf", "l2", *SPATIAL, *COLOUR, "patch", "combined"),
     ),
     _attack(
         "ReColorAdv",
         "gradients",
         "Adam on the margin and the roughness of a colour map, alone or with other moves",
         "Laidlaw and Feizi 2019, https://arxiv.org/abs/1906.00001",
-        threats=("linf", "l2", *SPATIAL, "patch"),
+        threats=("linf", "l2", *SPATIAL, *COLOUR, "patch", "combined"),
     ),
     _attack(
         "Square",
@@ -231,7 +232,10 @@ _THREATS = tuple(
         ("Flow", "every pixel is taken from a place at most eps away; half the side of the image is 1"),
         ("Rotation", "the image is turned by at most eps degrees"),
         ("Translation", "the image is shifted by at most eps pixels along each axis"),
+        ("Recolor", "one map of colours for all pixels changes each channel of a colour space by at most eps"),
+        ("ToneCurve", "one curve for all values changes each by at most eps"),
         ("Patch", "one square of at most the share eps of the image is free, or a region"),
+        ("Combined", "several threats one after the other, each with its own budget"),
     )
 )
 

@@ -60,9 +60,18 @@ def _listing(kind: Listed) -> Table:
     for heading in ("name", *optional, "summary"):
         table.add_column(heading, style="cyan" if heading == "name" else "", no_wrap=heading != "summary")
     for entry in entries:
-        cells = {"access": entry.access, "threats": ", ".join(entry.threats)}
+        cells = {"access": entry.access, "threats": _threats(entry)}
         table.add_row(entry.name, *(cells[name] for name in optional), Text(entry.summary))
     return table
+
+
+def _threats(entry: registry.Entry) -> str:
+    """The threats that an attack can use, in few words: of those that most take, those that it does not."""
+    every = [name.lower() for name in registry.names("threat")]
+    missing = [name for name in every if name not in entry.threats]
+    if not missing:
+        return "all"
+    return ", ".join(entry.threats) if len(missing) >= len(entry.threats) else f"all but {', '.join(missing)}"
 
 
 @terminal.guarded

@@ -73,8 +73,9 @@ class _ColourMap(Threat):
         """
         total = x.new_zeros(len(x))
         for axis in range(2, theta.ndim):
-            uneven = (theta.diff(dim=axis).square().sum(dim=1) + _TINY).sqrt() - _TINY**0.5
-            total = total + 2 * uneven.flatten(1).sum(dim=1)
+            square = theta.diff(dim=axis).square().sum(dim=1)
+            # sqrt(square + tiny) - sqrt(tiny), exact where square is small
+            total = total + 2 * (square / ((square + _TINY).sqrt() + _TINY**0.5)).flatten(1).sum(dim=1)
         return total
 
     def _per_channel(self, like: Tensor) -> Tensor:
