@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from assay.attacks.base import Attack, smallest_found
-from assay.attacks.boundaries import class_goal
-from assay.attacks.carlini_wagner.polish import polish
-from assay.attacks.guides import Guide, boundary_distance, guides
+from assay.attacks.guides import Guide, boundary_distance, check_runs, farthest, follow_guides
+from assay.attacks.polish import polish_best
 from assay.errors import SettingError, ThreatError
 from assay.goals import Goal
 from assay.losses import Loss, resolve
 from assay.oracle import Access, Oracle
 from assay.rng import Keyed
 from assay.threats import L2, Threat
+from assay.threats.additive import column
 
 _REACH = 3.0  # first norm over the linearised boundary's distance
 _LAST_STEP = 0.01  # of the first one
@@ -90,19 +90,13 @@ class DDN(Attack):
     access: ClassVar[Access] = Access.GRADIENTS
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise SettingError(f"steps must be at least 1; got {self.steps}.")
-        for name in ("targets", "polish"):
-            if getattr(self, name) < 0:
-                raise SettingError(f"{name} must not be negative; got {getattr(self, name)}.")
+        check_runs(steps=self.steps, targets=self.targets, give_up=self.give_up, polish=self.polish)
         if not 0 < self.gamma < 1:
             raise SettingError(f"gamma must be between 0 and 1; got {self.gamma}.")
         for name in ("init_norm", "alpha"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise SettingError(f"{name} must be positive and finite; got {value}.")
-        if self.give_up is not None and not self.give_up >= 1:
-            raise SettingError(f"give_up must be at least 1; got {self.give_up}.")
         if self.levels is not None and self.levels < 2:
             raise SettingError(f"levels must be at least 2; got {self.levels}.")
         if not isinstance(self.threat, L2):
@@ -112,15 +106,9 @@ class DDN(Attack):
     def run(self, oracle: Oracle, x: Tensor, goal: Goal, rng: Keyed) -> Tensor:
         """One run for each guide."""
         oracle.track()
-        theta = self.threat.identity(x)
-        for guide in guides(oracle, goal, resolve(self.loss), self.targets):
-            theta = self._search(oracle.towards(guide.goal), guide)
-            if oracle.finished:
-                break
+        theta = follow_guides(oracle, goal, resolve(self.loss), self.targets, self._search)
         if self.threat.eps is None and self.levels is None:
-            rows = (oracle.active & oracle.best_distance.isfinite()).nonzero().squeeze(1)
-            part, goal = oracle.at(rows), class_goal(goal).at(rows)
-            polish(part, part.x, goal, part.best_x - part.x, goal.confidence, self.polish, "l2")
+            polish_best(oracle, goal, self.polish, "l2")
         return smallest_found(oracle, x, theta)
 
     def _search(self, oracle: Oracle, guide: Guide) -> Tensor:
@@ -128,7 +116,7 @@ class DDN(Attack):
         theta = self.threat.identity(oracle.x)
         last, places = theta.clone(), torch.arange(len(theta), device=theta.device)
         norm = torch.zeros_like(oracle.best_distance)
-        most = self._most(oracle.x)
+        most = farthest(oracle.threat, oracle.x)
         for k in range(self.steps):
             hopeful = oracle.active
             if k == self.steps // 2 and self.give_up is not None:
@@ -143,18 +131,13 @@ class DDN(Attack):
             if k == 0:
                 norm = self._first_norm(oracle.x, grad, guide.gap(output))
             else:
-                norm = norm * torch.where(oracle.goal.reached(output), 1 - self.gamma, 1 + self.gamma)
+                smaller, larger = norm * (1 - self.gamma), norm * (1 + self.gamma)
+                norm = torch.where(oracle.goal.reached(output), smaller, larger)
             norm = norm.minimum(most)
             direction = self.threat.ascend(oracle.x, theta, grad, self._length(norm, k))
             theta = last[places] = self._placed(oracle.x, direction, norm)
         oracle.judge(theta)
         return last
-
-    def _most(self, x: Tensor) -> Tensor:
-        """The largest norm that makes sense, `(b,)`: eps, or what takes every value to its farther bound."""
-        low, high = (bound - x for bound in self.threat.bounds)
-        most = self.threat.size(x, torch.where(high > -low, high, low))
-        return most if self.threat.eps is None else most.minimum(self.threat.budget(x))
 
     def _first_norm(self, x: Tensor, grad: Tensor, gap: Tensor) -> Tensor:
         low, high = self.threat.bounds
@@ -175,8 +158,8 @@ class DDN(Attack):
         """The move of this norm in this direction, clipped to the bounds and rounded to the levels."""
         low, high = self.threat.bounds
         length = torch.linalg.vector_norm(direction.flatten(1), dim=1)
-        scale = torch.where(length > 0, norm / length, 0).reshape(-1, *[1] * (x.ndim - 1))
-        moved: Tensor = (x + direction * scale).clamp(low, high)
+        scale = torch.where(length > 0, norm / length, 0)
+        moved: Tensor = (x + direction * column(scale, x)).clamp(low, high)
         if self.levels is not None:
             unit = (high - low) / (self.levels - 1)
             moved = (low + ((moved - low) / unit).round() * unit).clamp(low, high)

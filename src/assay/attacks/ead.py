@@ -12,13 +12,13 @@ from torch import Tensor
 from assay import losses
 from assay.attacks.base import Attack
 from assay.attacks.boundaries import class_goal
-from assay.attacks.carlini_wagner.polish import polish
+from assay.attacks.polish import polish
 from assay.errors import SettingError, ThreatError
 from assay.goals import Goal
 from assay.oracle import Access, Oracle
 from assay.rng import Keyed
 from assay.threats import L1
-from assay.threats.additive import HALF, column
+from assay.threats.additive import column, widened
 
 _CHECKS = 10  # looks at the progress within `steps`
 _PROGRESS = 0.9999  # a loss above this share of the last look's is no progress
@@ -129,7 +129,7 @@ class _Search:
         self.attack, self.oracle, self.goal = attack, oracle, goal
         self.low, self.high = oracle.threat.bounds
         self.confidence, self.dtype = class_goal(goal).confidence, x.dtype
-        self.x = x.float() if x.dtype in HALF else x
+        self.x = widened(x)
         self.result, self.found = torch.zeros_like(x), torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self.place = torch.arange(len(x), device=x.device)
         self.u, self.y = torch.zeros_like(self.x), torch.zeros_like(self.x)

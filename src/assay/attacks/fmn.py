@@ -11,11 +11,11 @@ from torch import Tensor
 from typing_extensions import Self
 
 from assay.attacks.base import Attack, smallest_found
-from assay.attacks.boundaries import class_goal
-from assay.attacks.carlini_wagner.polish import polish
 from assay.attacks.fewer_units import try_fewer
-from assay.attacks.guides import Guide, boundary_distance, guides
+from assay.attacks.guides import Guide, boundary_distance, check_runs, farthest, follow_guides
 from assay.attacks.halfspace import Norm
+from assay.attacks.memory import carried
+from assay.attacks.polish import polish_best
 from assay.errors import SettingError, ThreatError
 from assay.goals import Goal
 from assay.losses import Loss, resolve
@@ -106,19 +106,13 @@ class FMN(Attack):
     access: ClassVar[Access] = Access.GRADIENTS
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise SettingError(f"steps must be at least 1; got {self.steps}.")
-        for name in ("targets", "polish"):
-            if getattr(self, name) < 0:
-                raise SettingError(f"{name} must not be negative; got {getattr(self, name)}.")
+        check_runs(steps=self.steps, targets=self.targets, give_up=self.give_up, polish=self.polish)
         if self.gamma is not None and not 0 < self.gamma < 1:
             raise SettingError(f"gamma must be between 0 and 1; got {self.gamma}.")
         for name in ("rel_step", "alpha", "reach"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise SettingError(f"{name} must be positive and finite; got {value}.")
-        if self.give_up is not None and not self.give_up >= 1:
-            raise SettingError(f"give_up must be at least 1; got {self.give_up}.")
         if self.alpha is not None and self.rel_step is not None:
             raise SettingError("alpha and rel_step both give the length of steps: set one of the two.")
         if not isinstance(self.threat, (Linf, L2, L1, L0)):
@@ -128,11 +122,7 @@ class FMN(Attack):
     def run(self, oracle: Oracle, x: Tensor, goal: Goal, rng: Keyed) -> Tensor:
         """One run for each guide."""
         oracle.track()
-        theta = self.threat.identity(x)
-        for guide in guides(oracle, goal, resolve(self.loss), self.targets):
-            theta = self._search(oracle.towards(guide.goal), guide)
-            if oracle.finished:
-                break
+        theta = follow_guides(oracle, goal, resolve(self.loss), self.targets, self._search)
         if self.threat.eps is None and self.polish:
             self._polish(oracle, goal)
         return smallest_found(oracle, x, theta)
@@ -142,10 +132,7 @@ class FMN(Attack):
         if isinstance(self.threat, L0):
             try_fewer(oracle, self.threat)
             return
-        rows = (oracle.active & oracle.best_distance.isfinite()).nonzero().squeeze(1)
-        part, norm = oracle.at(rows), cast(Norm, self.threat.name)
-        goal = class_goal(goal).at(rows)
-        polish(part, part.x, goal, part.best_x - part.x, goal.confidence, self.polish, norm)
+        polish_best(oracle, goal, self.polish, cast(Norm, self.threat.name))
 
     def _search(self, oracle: Oracle, guide: Guide) -> Tensor:
         """One run from the clean input, in which samples that are done leave the batch; its last moves."""
@@ -214,9 +201,7 @@ class FMN(Attack):
             scale = torch.linalg.vector_norm(theta.flatten(1), dim=1).maximum(walk.radius / math.sqrt(x[0].numel()))
             stepped = _euclidean(threat, x, theta, grad, decay * rel_step * scale)
         elif isinstance(threat, L0):
-            length = grad.flatten(1).abs().sum(dim=1).clamp_min(torch.finfo(grad.dtype).tiny)
-            new = grad / length.reshape(-1, *[1] * (grad.ndim - 1))
-            walk.trail = threat.memory * walk.trail + (1 - threat.memory) * new
+            walk.trail = carried(walk.trail, grad, threat.memory)
             stepped = threat.ascend(x, threat.project(x, theta), walk.trail, decay * rel_step * walk.radius)
         else:
             stepped = threat.ascend(x, theta, grad, decay * rel_step * walk.radius)
@@ -250,12 +235,9 @@ class _Walk:
     def start(cls, oracle: Oracle, guide: Guide) -> Self:
         """At the clean inputs."""
         x, threat = oracle.x, oracle.threat
-        low, high = (bound - x for bound in threat.bounds)
         theta, zero = threat.identity(x), x.new_zeros(len(x))
-        most = threat.size(x, torch.where(high > -low, high, low))
-        if threat.eps is not None:
-            most = most.minimum(threat.budget(x))
-        return cls(oracle, guide, theta, torch.zeros_like(theta), zero, torch.full_like(zero, math.inf), most)
+        best, most = torch.full_like(zero, math.inf), farthest(threat, x)
+        return cls(oracle, guide, theta, torch.zeros_like(theta), zero, best, most)
 
     def at(self, rows: Tensor) -> Self:
         """The part of it that belongs to these samples."""

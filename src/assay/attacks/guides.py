@@ -7,7 +7,7 @@ the distances of the boundaries linearised at the clean input.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, cast, final
 
@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from assay.attacks.boundaries import Boundaries, class_goal, groups, logits, ranked
+from assay.attacks.boundaries import Boundaries, class_goal, groups, logits, ranked, target_ahead
 from assay.attacks.halfspace import Norm, boxed_move, size
+from assay.errors import SettingError
 from assay.goals import Goal, Targeted, Untargeted
 from assay.losses import Loss, margin
 from assay.oracle import Oracle
@@ -49,6 +50,44 @@ class Guide:
         return self.goal.confidence - self.lead(output, self.goal)
 
 
+def check_runs(*, steps: int, targets: int, give_up: float | None, polish: int) -> None:
+    """Refuse settings that every search along guides has, where they are out of range.
+
+    Raises:
+        SettingError: one of them is.
+    """
+    if steps < 1:
+        raise SettingError(f"steps must be at least 1; got {steps}.")
+    for name, value in (("targets", targets), ("polish", polish)):
+        if value < 0:
+            raise SettingError(f"{name} must not be negative; got {value}.")
+    if give_up is not None and not give_up >= 1:
+        raise SettingError(f"give_up must be at least 1; got {give_up}.")
+
+
+def follow_guides(
+    oracle: Oracle, goal: Goal, loss: Loss | None, targets: int, search: Callable[[Oracle, Guide], Tensor]
+) -> Tensor:
+    """One search along each of `guides` until every sample is decided; the last moves.
+
+    Args:
+        oracle: answers the searches' questions.
+        goal: what the first search follows.
+        loss: leads the first search; `soft_margin` when None.
+        targets: searches towards one class each.
+        search: what is done along a guide, with the oracle for it.
+
+    Raises:
+        LossError: the goal or the model's output is not about classes.
+    """
+    theta = oracle.threat.identity(oracle.x)
+    for guide in guides(oracle, goal, loss, targets):
+        theta = search(oracle.towards(guide.goal), guide)
+        if oracle.finished:
+            break
+    return theta
+
+
 def guides(oracle: Oracle, goal: Goal, loss: Loss | None, targets: int) -> Iterator[Guide]:
     """The goal itself with this loss (`soft_margin` when None), then `targets` of the nearest classes.
 
@@ -66,7 +105,7 @@ def guides(oracle: Oracle, goal: Goal, loss: Loss | None, targets: int) -> Itera
         yield Guide(goal, margin, margin)
         return
     for target in _nearest(oracle, goal)[:, :targets].unbind(1):
-        yield Guide(Targeted(target, away=goal.classes, confidence=goal.confidence), _ahead, _ahead)
+        yield Guide(Targeted(target, away=goal.classes, confidence=goal.confidence), target_ahead, target_ahead)
 
 
 def soft_margin(output: Tensor, goal: Untargeted | Targeted) -> Tensor:
@@ -83,13 +122,6 @@ def soft_margin(output: Tensor, goal: Untargeted | Targeted) -> Tensor:
     own = output.gather(1, goal.classes[:, None]).squeeze(1)
     others = output.scatter(1, goal.classes[:, None], -torch.inf).logsumexp(dim=1)
     return own - others if goal.targeted else others - own
-
-
-def _ahead(output: Tensor, goal: Targeted) -> Tensor:
-    """The target's logit above that of the right class."""
-    assert goal.away is not None
-    pair = output.gather(1, torch.stack([goal.classes, goal.away], dim=1))
-    return pair[:, 0] - pair[:, 1]
 
 
 def _nearest(oracle: Oracle, goal: Untargeted) -> Tensor:
@@ -123,8 +155,19 @@ def boundary_distance(threat: Threat, x: Tensor, normal: Tensor, gap: Tensor) ->
         return torch.where(reached, size(move, norm), torch.inf)
     peak = w.abs().amax(dim=1, keepdim=True)
     unit = w / torch.where(peak > 0, peak, 1)
-    gain = (unit * torch.where(unit > 0, high, low)).reshape(x.shape)
-    gain = (gain.sum(dim=1) if threat.unit == "pixel" else gain).flatten(1)
+    gain = threat.per_unit((unit * torch.where(unit > 0, high, low)).reshape(x.shape)).flatten(1)
     left = gain.sort(dim=1, descending=True).values.cumsum(dim=1) < (gap[:, None] / peak)
     count = left.sum(dim=1).to(x.dtype) + 1
     return torch.where(left.all(dim=1), torch.inf, count)
+
+
+def farthest(threat: Threat, x: Tensor) -> Tensor:
+    """The largest size that makes sense, `(b,)`: eps, or that of the move which takes every value to its farther bound.
+
+    Args:
+        threat: an additive one.
+        x: clean inputs, `(b, *shape)`.
+    """
+    low, high = (bound - x for bound in threat.bounds)
+    most = threat.size(x, torch.where(high > -low, high, low))
+    return most if threat.eps is None else most.minimum(threat.budget(x))

@@ -17,7 +17,7 @@ from assay.losses import ClassGoal, Loss
 from assay.oracle import Access, Oracle
 from assay.rng import Keyed
 from assay.threats import L0, Threat
-from assay.threats.additive import HALF
+from assay.threats.additive import widened
 
 _PAPER_GAMMA = 0.145
 _VALUES_AT_ONCE = 1 << 23  # saliencies computed together
@@ -186,7 +186,7 @@ class JSMA(Attack):
 
 def _scaled(slope: Tensor) -> Tensor:
     """A sample's gradient with a largest value of 1, so that products of its sums keep in floating point."""
-    slope = slope.float() if slope.dtype in HALF else slope
+    slope = widened(slope)
     peak = slope.abs().amax(dim=1, keepdim=True)
     return slope / torch.where(peak > 0, peak, 1)
 

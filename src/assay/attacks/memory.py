@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from assay.threats.additive import column
+
 
 def carried(before: Tensor, grad: Tensor, decay: float) -> Tensor:
     """`decay * before + grad / ||grad||_1` for each sample, or the gradient itself where nothing is carried on.
@@ -17,4 +19,4 @@ def carried(before: Tensor, grad: Tensor, decay: float) -> Tensor:
     if not decay:
         return grad
     norm = grad.flatten(1).abs().sum(dim=1).clamp_min(torch.finfo(grad.dtype).tiny)
-    return decay * before + grad / norm.reshape(-1, *[1] * (grad.ndim - 1))
+    return decay * before + grad / column(norm, grad)

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from assay.attacks.halfspace import boxed_move
 from assay.threats import L0, L1, L2, Linf, Threat
+from assay.threats.additive import column
 
 _HALVINGS = 24
 
@@ -51,7 +52,7 @@ def proximal_step(threat: Threat, x: Tensor, theta: Tensor, grad: Tensor, need: 
     """
     peak = grad.flatten(1).abs().amax(dim=1)
     peak = torch.where(peak > 0, peak, 1)
-    grad = grad / _column(peak, grad)
+    grad = grad / column(peak, grad)
     most = torch.finfo(need.dtype).max ** 0.5
     need = (need / peak).clamp(-most, most) + _dot(grad, theta)  # what the new move itself has to hold
     free = threat.with_eps(None)
@@ -64,11 +65,6 @@ def proximal_step(threat: Threat, x: Tensor, theta: Tensor, grad: Tensor, need: 
     if isinstance(free, L0):
         return _counted(free, x, theta, grad, need, share)
     return _projected(free, x, theta, grad, need, share)
-
-
-def _column(value: Tensor, like: Tensor) -> Tensor:
-    """`(b,)` shaped to multiply `(b, *m)`."""
-    return value.reshape(-1, *[1] * (like.ndim - 1))
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
@@ -98,13 +94,13 @@ def _least(at: Callable[[Tensor], Tensor], grad: Tensor, need: Tensor, low: Tens
     below, above = at(low), at(high)
     held, rise = _dot(grad, below), _dot(grad, above) - _dot(grad, below)
     part = ((need - held) / torch.where(rise > 0, rise, 1)).clamp(0, 1)
-    between = below + _column(torch.where(rise > 0, part, 1), grad) * (above - below)
-    return torch.where(_column(enough, grad), least, between)
+    between = below + column(torch.where(rise > 0, part, 1), grad) * (above - below)
+    return torch.where(column(enough, grad), least, between)
 
 
 def _shrunk(threat: L2, x: Tensor, theta: Tensor, grad: Tensor, need: Tensor, share: Tensor) -> Tensor:
     low, high = _room(threat, x)
-    base = _clip(theta * _column(1 - share, theta), low, high)
+    base = _clip(theta * column(1 - share, theta), low, high)
     room = (low - base).flatten(1), (high - base).flatten(1)
     move, _ = boxed_move(grad.flatten(1), need - _dot(grad, base), room[0], room[1], "l2")
     return base + move.reshape(base.shape)
@@ -114,10 +110,10 @@ def _levelled(threat: Linf, x: Tensor, theta: Tensor, grad: Tensor, need: Tensor
     low, high = _room(threat, x)
     width, level = threat.bounds[1] - threat.bounds[0], theta.flatten(1).abs().amax(dim=1)
     reach = torch.where(share < 1, share * level, 2 * width)
-    ahead = _clip(theta + _column(reach, theta) * grad.sign(), low, high)
+    ahead = _clip(theta + column(reach, theta) * grad.sign(), low, high)
 
     def at(t: Tensor) -> Tensor:
-        t = _column(t, theta)
+        t = column(t, theta)
         return _clip(ahead, -t, t)
 
     return _least(at, grad, need, (1 - share) * level, (level + reach).clamp_max(width))
@@ -126,11 +122,11 @@ def _levelled(threat: Linf, x: Tensor, theta: Tensor, grad: Tensor, need: Tensor
 def _exchanged(threat: L1, x: Tensor, theta: Tensor, grad: Tensor, need: Tensor, share: Tensor) -> Tensor:
     low, high = _room(threat, x)
     width, peak = threat.bounds[1] - threat.bounds[0], theta.flatten(1).abs().amax(dim=1)
-    reach = _column(torch.where(share < 1, share * peak, width), theta)
+    reach = column(torch.where(share < 1, share * peak, width), theta)
     up = _clip(theta + reach * grad.sign(), low, high)
     down = theta.sign() * (theta.abs() - reach).clamp_min(0)
     return _least(
-        lambda s: torch.where(grad.abs() >= _column(1 - s, grad), up, down),  # |g| is at most 1
+        lambda s: torch.where(grad.abs() >= column(1 - s, grad), up, down),  # |g| is at most 1
         grad,
         need,
         torch.full_like(need, -0.5),  # nobody goes up
@@ -142,7 +138,7 @@ def _counted(threat: L0, x: Tensor, theta: Tensor, grad: Tensor, need: Tensor, s
     whole, count = share >= 1, threat.size(x, theta)
     units = torch.full_like(count, x[0].numel())
     exchanges = torch.where(whole, units, (share * count).clamp_min(1))
-    theta = theta * _column((~whole).to(theta), theta)
+    theta = theta * column((~whole).to(theta), theta)
 
     def at(t: Tensor) -> Tensor:
         ball = threat.with_eps(t)
@@ -157,7 +153,7 @@ def _counted(threat: L0, x: Tensor, theta: Tensor, grad: Tensor, need: Tensor, s
     move = at(high)
     held = _dot(grad, move)
     spare = whole & (need > 0) & (held > need)
-    return move * _column(torch.where(spare, need / torch.where(spare, held, 1), 1), move)
+    return move * column(torch.where(spare, need / torch.where(spare, held, 1), 1), move)
 
 
 def _projected(threat: Threat, x: Tensor, theta: Tensor, grad: Tensor, need: Tensor, share: Tensor) -> Tensor:
@@ -187,4 +183,4 @@ def _projected(threat: Threat, x: Tensor, theta: Tensor, grad: Tensor, need: Ten
         low,
         torch.maximum(threat.size(x, ahead), low),
     )
-    return torch.where(_column(whole, theta), first, near) if bool(whole.any()) else near
+    return torch.where(column(whole, theta), first, near) if bool(whole.any()) else near

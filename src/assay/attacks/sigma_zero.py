@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from assay.attacks.base import Attack, smallest_found
-from assay.attacks.fewer_units import try_fewer, units
+from assay.attacks.fewer_units import try_fewer
 from assay.errors import SettingError, ThreatError
 from assay.goals import Goal
 from assay.losses import margin
 from assay.oracle import Access, Oracle
 from assay.rng import Keyed
 from assay.threats import L0
-from assay.threats.additive import HALF, column
+from assay.threats.additive import column, widened
 
 _BETA1, _BETA2, _TINY = 0.9, 0.999, 1e-8  # of Adam
 _LEAST_RATE = 0.1  # share of the learning rate at the end of the cosine
@@ -96,7 +96,7 @@ class SigmaZero(Attack):
         oracle.track()
         self.threat.size(x[:1], torch.zeros_like(x[:1]))  # refuses inputs without pixels
         (low, high), kind = self.threat.bounds, x.dtype
-        x = x.float() if kind in HALF else x
+        x = widened(x)
         tau = x.new_full((len(x),), self.tau)
         delta, mean, square = torch.zeros_like(x), torch.zeros_like(x), torch.zeros_like(x)
         for step in range(1, self.steps + 1):
@@ -122,11 +122,11 @@ class SigmaZero(Attack):
 
     def _sizes(self, delta: Tensor) -> Tensor:
         """The size of the change of each unit, to be broadcast to x's shape."""
-        return units(delta.square(), self.threat).sqrt()
+        return self.threat.per_unit(delta.square()).sqrt()
 
     def _count_slope(self, delta: Tensor) -> Tensor:
         """The gradient of the share of changed units in its smooth form."""
-        square = units(delta.square(), self.threat)
+        square = self.threat.per_unit(delta.square())
         return 2 * self.sigma / square[0].numel() * delta / (square + self.sigma).square()
 
 

@@ -197,6 +197,23 @@ def _audit_form(result: Result, x: Tensor) -> None:
         fail("x_adv holds NaN or infinite values")
 
 
+def exact_within(result: Result, exact: Tensor, share: float = 1.01) -> None:
+    """Hold that every distance is the exact one, up to a share: never below it, and nothing fails.
+
+    Args:
+        result: What a search for the smallest move found.
+        exact: The smallest distances there are, (b,).
+        share: The multiple of them that is allowed.
+
+    Raises:
+        ContractError: A distance is too small, which the exact one rules out, or too large.
+    """
+    ratio = result.distance.double() / exact
+    for wrong, meaning in ((ratio < 1 - 1e-6, "below the exact one"), (ratio > share, f"above {share:g} times it")):
+        if bool(wrong.any()):
+            fail(f"the distance is {float(ratio[wrong][0]):.9g} of the exact one, {meaning} ({where(wrong)})")
+
+
 def same(name: str, first: Result, second: Result, *, exact: bool = True) -> None:
     """Hold that two results agree: to the last bit, or (across batch shapes) up to rounding."""
     for field in ("success", "prediction", "forwards", "backwards"):

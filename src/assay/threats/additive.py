@@ -19,6 +19,11 @@ def column(value: Tensor, like: Tensor) -> Tensor:
     return value.reshape(-1, *[1] * (like.ndim - 1))
 
 
+def widened(value: Tensor) -> Tensor:
+    """Half precision as float32: squares, sums and products of gradients do not fit into it."""
+    return value.float() if value.dtype in HALF else value
+
+
 class _Clip(torch.autograd.Function):
     """Clamp to the bounds whose gradient passes unchanged.
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from assay.rng import Keyed
-from assay.threats.additive import HALF, Additive, column
+from assay.threats.additive import Additive, column, widened
 
 _L1_SHARE = 0.01  # share of the coordinates that one L1 ascent step moves
 
@@ -106,7 +106,7 @@ class L2(Additive):
         if not bool(far.any()):
             return inside
         rows = far.nonzero().squeeze(1)
-        parts = (v[rows].float() if v.dtype in HALF else v[rows] for v in (theta, low, high, eps))
+        parts = (widened(v[rows]) for v in (theta, low, high, eps))
         inside[rows] = _scaled_into(*parts).to(inside.dtype)
         return inside
 
@@ -204,7 +204,7 @@ class L1(Additive):
         rows = far.nonzero().squeeze(1)
         part = theta[rows]
         room = torch.where(part > 0, high[rows], -low[rows]).flatten(1)
-        parts = (v.float() if v.dtype in HALF else v for v in (part.flatten(1).abs(), room, eps[rows]))
+        parts = (widened(v) for v in (part.flatten(1).abs(), room, eps[rows]))
         inside[rows] = _shrunk_into(*parts).to(part.dtype).reshape(part.shape) * part.sign()
         return inside
 

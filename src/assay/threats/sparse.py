@@ -10,7 +10,7 @@ from torch import Tensor
 
 from assay.errors import ThreatError
 from assay.rng import Keyed
-from assay.threats.additive import HALF, Additive, column
+from assay.threats.additive import HALF, Additive, column, widened
 
 _UNITS = ("feature", "pixel")
 
@@ -100,16 +100,14 @@ class L0(Additive):
         if not bool(far.any()):
             return inside
         rows = far.nonzero().squeeze(1)
-        kept, wanted = inside[rows], theta[rows]
-        if kept.dtype in HALF:
-            kept, wanted = kept.float(), wanted.float()
+        kept, wanted = widened(inside[rows]), widened(theta[rows])
         chosen = _largest(self._per_unit(kept * (2 * wanted - kept)), budget[rows])
         inside[rows] = torch.where(self._spread(chosen, inside[rows]), inside[rows], 0)
         return inside
 
     def ascend(self, x: Tensor, theta: Tensor, grad: Tensor, step: Tensor) -> Tensor:
         """The `ceil(step)` changes of units that gain most in the linear model, the budget kept."""
-        slope = grad.float() if grad.dtype in HALF else grad
+        slope = widened(grad)
         peak = column(slope.flatten(1).abs().amax(dim=1), slope)
         slope = slope / torch.where(peak > 0, peak, 1)
         low, high = self._room(x)
@@ -134,16 +132,24 @@ class L0(Additive):
         """None: counts are exact."""
         return 0.0
 
-    def _per_unit(self, value: Tensor) -> Tensor:
-        """Values of x's shape summed over each unit, `(b, units)`."""
+    def per_unit(self, value: Tensor) -> Tensor:
+        """Values of x's shape summed over each unit, in a shape that broadcasts to x's.
+
+        Raises:
+            ThreatError: pixels are asked of values that have none.
+        """
         if self.unit == "feature":
-            return value.flatten(1)
+            return value
         if value.ndim < 4:
             raise ThreatError(
                 f"inputs of shape {tuple(value.shape)} have no pixels: unit='pixel' needs (b, c, height, width), "
                 "else use unit='feature'."
             )
-        return value.sum(dim=1).flatten(1)
+        return value.sum(dim=1, keepdim=True)
+
+    def _per_unit(self, value: Tensor) -> Tensor:
+        """The same, `(b, units)`."""
+        return self.per_unit(value).flatten(1)
 
     def _changed(self, theta: Tensor) -> Tensor:
         return self._per_unit(theta != 0) > 0

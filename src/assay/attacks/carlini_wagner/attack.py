@@ -10,10 +10,11 @@ from torch import Tensor
 
 from assay.attacks.base import Attack
 from assay.attacks.carlini_wagner.descent import Descent, Plan
-from assay.attacks.carlini_wagner.l0 import SparseDescent, fewer
+from assay.attacks.carlini_wagner.l0 import SparseDescent
 from assay.attacks.carlini_wagner.l2 import EuclideanDescent
 from assay.attacks.carlini_wagner.linf import CappedDescent
-from assay.attacks.carlini_wagner.polish import polish
+from assay.attacks.fewer_units import with_fewer
+from assay.attacks.polish import polish
 from assay.errors import LossError, SettingError, ThreatError
 from assay.goals import Goal, Targeted, Untargeted
 from assay.oracle import Access, Oracle
@@ -138,20 +139,16 @@ class CarliniWagner(Attack):
         rows = found.nonzero().squeeze(1)
         part = oracle.at(rows), x[rows], goal.at(rows), theta[rows], plan.confidence, self.polish
         if isinstance(self.threat, L0):
-            theta[rows] = fewer(*part, pixels=self._pixels)
+            theta[rows] = with_fewer(*part, self.threat)
         else:
             theta[rows] = polish(*part, norm="l2" if isinstance(self.threat, L2) else "linf")
         return self.threat.project(x, theta)
-
-    @property
-    def _pixels(self) -> bool:
-        return isinstance(self.threat, L0) and self.threat.unit == "pixel"
 
     def _descent(self, oracle: Oracle, x: Tensor, goal: Goal, plan: Plan) -> Descent:
         if isinstance(self.threat, L2):
             return EuclideanDescent(oracle, x, goal, plan, searches=self.search_steps)
         if isinstance(self.threat, L0):
-            return SparseDescent(oracle, x, goal, plan, pixels=self._pixels)
+            return SparseDescent(oracle, x, goal, plan, self.threat)
         return CappedDescent(oracle, x, goal, plan)
 
     def _plan(self, goal: Goal) -> Plan:

@@ -11,7 +11,7 @@ from torch import Tensor
 from assay import losses
 from assay.goals import Goal
 from assay.oracle import Oracle
-from assay.threats.additive import HALF
+from assay.threats.additive import column, widened
 
 _INSIDE = 0.99  # where the bounds lie in the range of tanh: they are reached, and left, at |w| = 2.6
 _BETAS = (0.9, 0.999)
@@ -19,16 +19,6 @@ _TINY = 1e-8  # Adam's epsilon
 _CHECKS = 10  # looks at the progress within `steps`
 _PROGRESS = 0.9999  # a loss above this share of the last look's is no progress
 _NARROW_AT = 0.75  # share of samples left at which the working tensors are narrowed
-
-
-def column(value: Tensor, like: Tensor) -> Tensor:
-    """`(b,)` shaped to multiply `(b, *m)`."""
-    return value.reshape(-1, *[1] * (like.ndim - 1))
-
-
-def widened(value: Tensor) -> Tensor:
-    """Half precision as float32: neither the change of variables nor Adam's squares fit into it."""
-    return value.float() if value.dtype in HALF else value
 
 
 @dataclass(frozen=True, kw_only=True)

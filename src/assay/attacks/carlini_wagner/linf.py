@@ -7,9 +7,10 @@ from typing import final
 import torch
 from torch import Tensor
 
-from assay.attacks.carlini_wagner.descent import Descent, Plan, column, widened
+from assay.attacks.carlini_wagner.descent import Descent, Plan
 from assay.goals import Goal
 from assay.oracle import Oracle
+from assay.threats.additive import column, widened
 
 _LOWERED = 0.9  # the next cap, as a share of the one that was kept
 _WITHIN = 0.99  # of a budget: the first cap where there is one

@@ -6,15 +6,30 @@ import torch
 from torch import Tensor
 
 from assay import losses
-from assay.attacks.carlini_wagner.descent import widened
+from assay.attacks.boundaries import class_goal
 from assay.attacks.halfspace import Norm, boxed_move, size
 from assay.goals import Goal
 from assay.oracle import Oracle
+from assay.threats.additive import widened
 
 _BEYOND = 1e-4  # how far behind the boundary to aim, as a share of the margin that the move gains
 _CAUTION = 1.1  # on the measured bend of the boundary
 _SHORTEST = 1 / 64  # share of the way below which a sample is given up
 _ENOUGH = 1e-4  # relative gain of a whole step below which a sample is done
+
+
+def polish_best(oracle: Oracle, goal: Goal, rounds: int, norm: Norm) -> None:
+    """Polish the best move known of each sample that is not done; the referee keeps what comes of it.
+
+    Args:
+        oracle: tracks the best moves, which are perturbations.
+        goal: what makes a move win.
+        rounds: gradient evaluations, at most.
+        norm: in which moves are small.
+    """
+    rows = (oracle.active & oracle.best_distance.isfinite()).nonzero().squeeze(1)
+    part, goal = oracle.at(rows), class_goal(goal).at(rows)
+    polish(part, part.x, goal, part.best_x - part.x, goal.confidence, rounds, norm)
 
 
 def polish(oracle: Oracle, x: Tensor, goal: Goal, theta: Tensor, confidence: float, rounds: int, norm: Norm) -> Tensor:
