@@ -15,7 +15,7 @@ from assay.goals import Goal
 from assay.losses import Loss, resolve
 from assay.oracle import Access, Oracle
 from assay.rng import Keyed
-from assay.threats import L0, L1, Threat
+from assay.threats import L0, L1, Combined, Threat
 from assay.threats.base import need_budget
 
 _DECAYS = (0.9, 0.999)  # of the running means of gradients and of their squares
@@ -39,7 +39,8 @@ class AdamSearch(Attack):
         rel_lr: length of a step in each coordinate as a share of the budget (in a combination, of that of its part);
             2.5 / steps when None.
         lr: the same in units of the move (pixel values for perturbations, degrees for rotations), in place of rel_lr.
-        smoothness_weight: w, how much the threat's roughness counts; 0 leaves the loss alone.
+        smoothness_weight: w, how much the threat's roughness counts; 0 leaves the loss alone. For `Combined` it may be
+            a weight for each part.
         random_start: start at a random allowed move in place of the clean input.
         restarts: runs from different random starts; the best one counts for each sample.
         loss: "ce", "margin", "dlr", a callable, or None for the goal's own (cross-entropy).
@@ -69,7 +70,7 @@ class AdamSearch(Attack):
     steps: int = 100
     rel_lr: float | None = None
     lr: float | None = None
-    smoothness_weight: float = 0.0
+    smoothness_weight: float | tuple[float, ...] = 0.0
     random_start: bool = False
     restarts: int = 1
     loss: str | Loss | None = None
@@ -84,19 +85,32 @@ class AdamSearch(Attack):
         for name, length in (("lr", self.lr), ("rel_lr", self.rel_lr)):
             if length is not None and not 0 < length < float("inf"):
                 raise SettingError(f"{name} must be positive and finite; got {length}.")
-        if not 0 <= self.smoothness_weight < float("inf"):
-            raise SettingError(f"smoothness_weight must be finite and not negative; got {self.smoothness_weight}.")
         if self.restarts < 1:
             raise SettingError(f"restarts must be at least 1; got {self.restarts}.")
         if self.restarts > 1 and not self.random_start:
             raise SettingError("restarts > 1 repeat the same run unless random_start is True.")
         need_budget(self.threat, type(self).__name__)
+        self._check_weight()
         if isinstance(self.threat, (L0, L1)):
             raise ThreatError(
                 f"AdamSearch steps in every coordinate, which does not lead to the sparse moves of {self.threat!r}: "
                 "use PGD or APGD, whose steps follow the threat's geometry."
             )
         resolve(self.loss)
+
+    def _check_weight(self) -> None:
+        weight = self.smoothness_weight
+        if isinstance(weight, (tuple, list)):
+            parts = len(self.threat.parts) if isinstance(self.threat, Combined) else 1
+            if not isinstance(self.threat, Combined) or len(weight) != parts:
+                raise SettingError(
+                    f"smoothness_weight holds {len(weight)} weights for the {parts} part{'s' * (parts != 1)} of "
+                    f"{self.threat!r}: give one number, or one for each part of a Combined threat."
+                )
+            object.__setattr__(self, "smoothness_weight", tuple(float(w) for w in weight))
+        for w in weight if isinstance(weight, (tuple, list)) else [weight]:
+            if not 0 <= w < float("inf"):
+                raise SettingError(f"smoothness_weight must be finite and not negative; got {weight}.")
 
     def run(self, oracle: Oracle, x: Tensor, goal: Goal, rng: Keyed) -> Tensor:
         """Restarts of `_climb`."""
@@ -131,14 +145,18 @@ class AdamSearch(Attack):
 
     def _penalty_slope(self, oracle: Oracle, theta: Tensor) -> Tensor:
         """The gradient of the weighted roughness, shaped like theta."""
-        if not self.smoothness_weight:
-            return torch.zeros_like(theta)
+        weight, threat = self.smoothness_weight, oracle.threat
         with torch.enable_grad():
             theta = theta.detach().requires_grad_()
-            rough = oracle.threat.roughness(oracle.x, theta).sum()
-            if not rough.requires_grad:  # a threat whose moves have no neighbourhood
+            if isinstance(weight, tuple) and isinstance(threat, Combined):
+                penalty = (threat.part_roughness(oracle.x, theta) * torch.tensor(weight).to(theta)).sum()
+            elif not isinstance(weight, tuple) and weight:
+                penalty = weight * threat.roughness(oracle.x, theta).sum()
+            else:
                 return torch.zeros_like(theta)
-            (slope,) = torch.autograd.grad(self.smoothness_weight * rough, theta)
+            if not penalty.requires_grad:  # a threat whose moves have no neighbourhood
+                return torch.zeros_like(theta)
+            (slope,) = torch.autograd.grad(penalty, theta)
         return slope
 
 
@@ -154,19 +172,22 @@ def ReColorAdv(  # noqa: N802
     threat: Threat,
     steps: int = 100,
     lr: float | None = 1e-3,
-    smoothness_weight: float = 0.05,
+    smoothness_weight: float | tuple[float, ...] = 0.05,
     random_start: bool = False,
     loss: str | Loss | None = "margin",
 ) -> AdamSearch:
     """The functional attack on colours: Adam on the margin minus the roughness of the colour map.
 
-    With `Combined(Recolor(0.06), Flow(0.05), Linf(8/255))` it is the combined attack of the same paper.
+    With `Combined(Recolor(0.06), Flow(0.05), Linf(8/255))` it is the combined attack of the same paper, whose code
+    counts the roughness of flows in half sides of the image where `Flow` counts pixels: give
+    `smoothness_weight=(0.05, 0.05 * 2 / (width - 1), 0)`.
 
     Args:
         threat: which moves are allowed: `Recolor(0.06)`, or a combination that holds one; it needs a budget eps.
         steps: steps of the run.
         lr: length of a step in each coordinate, in units of the move; 2.5 / steps of the budget when None.
-        smoothness_weight: how much the threat's roughness counts against the margin.
+        smoothness_weight: how much the threat's roughness counts against the margin; for `Combined` one number, or one
+            for each part.
         random_start: start at a random allowed move in place of the clean input.
         loss: "ce", "margin" (not clipped, as in the paper), "dlr", a callable, or None for the goal's own.
 

@@ -144,9 +144,12 @@ class Combined(Threat):
 
     def roughness(self, x: Tensor, theta: Tensor) -> Tensor:
         """The sum of the parts' roughness."""
+        return self.part_roughness(x, theta).sum(dim=1)
+
+    def part_roughness(self, x: Tensor, theta: Tensor) -> Tensor:
+        """Each part's roughness, `(b, parts)`."""
         pieces = self._pieces(x, theta)
-        rough = [part.roughness(x, piece) for part, piece in zip(self.parts, pieces, strict=True)]
-        return torch.stack(rough).sum(dim=0)
+        return torch.stack([part.roughness(x, piece) for part, piece in zip(self.parts, pieces, strict=True)], dim=1)
 
     @property
     def _granted(self) -> tuple[Threat, ...]:
