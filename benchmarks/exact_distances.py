@@ -12,8 +12,8 @@ rightly. For each image the distance to every other class is found, and the smal
 - All norms by branch and bound over the same patterns, with the convex hull of the units not yet decided (Clarabel,
   tolerances of 1e-11). The smaller of the two answers counts, and they must agree to 1e-4.
 
-Each smallest perturbation is tried on the network itself: just beyond it the class changes, which shows that the
-distance is not too small; that it is not too large is what the two solvers prove.
+Each smallest perturbation is tried on the network itself: just beyond it the class changes, which shows that the true
+distance is no larger; that it is no smaller is what the two solvers prove, as they rule out all that is nearer.
 Written: results/exact-distances.json, which `optimality.py` compares attacks with.
 """
 

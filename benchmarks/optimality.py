@@ -34,7 +34,7 @@ def contenders(norm: str) -> dict[str, attacks.Attack]:
     found: dict[str, attacks.Attack] = {
         "FMN": attacks.FMN(threat=threat),
         "FAB": attacks.FAB(threat=threat),
-        "PDPGD": attacks.PDPGD(threat=threat),
+        "PDPGD": attacks.PDPGD(threat=threat, steps=20, restarts=5),
     }
     if norm == "l2":
         found["DDN"] = attacks.DDN(threat=threat)

@@ -197,7 +197,7 @@ _ATTACKS = (
         "gradients",
         "smallest move by steps up the margin in a ball that is fitted to the boundary",
         "Pintor et al. 2021, https://arxiv.org/abs/2102.12827",
-        threats=("linf", "l2", "l1", "l0"),
+        threats=NORMS,
     ),
     _attack(
         "EAD",

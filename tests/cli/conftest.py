@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from assay.cli.main import app
+from assay.errors import StoreError
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,46 @@ def assay() -> Callable[..., Outcome]:
         return Outcome(found.exit_code, found.stdout, found.stderr)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def refused(assay) -> Callable[..., None]:
+    """Holds that a command line ends with this code, says this, and prints nothing else."""
+
+    def check(arguments: tuple[str, ...], code: int, says: str) -> None:
+        found = assay(*arguments)
+        assert (found.code, found.out) == (code, "")
+        assert says in found.said
+        assert "Traceback" not in found.err
+
+    return check
+
+
+@pytest.fixture
+def full_disk() -> Callable[..., None]:
+    """To be put in the place of what saves."""
+
+    def save(*_: object) -> None:
+        raise StoreError("full") from OSError(28, "No space left on device")
+
+    return save
+
+
+@pytest.fixture
+def stopped_at_once() -> Callable[..., Iterator[None]]:
+    """To be put in the place of a generator: Ctrl-C before it gives anything."""
+
+    def steps(*_: object, **__: object) -> Iterator[None]:
+        raise KeyboardInterrupt
+        yield
+
+    return steps
+
+
+@pytest.fixture
+def no_work() -> Callable[..., None]:
+    """To be put in the place of the work that must not be begun."""
+    return lambda *_, **__: pytest.fail("the work was begun")
 
 
 @pytest.fixture(scope="session")
