@@ -44,7 +44,7 @@ class PDPGD(Attack):
         threat: any threat: L0, L1, L2 and Linf have proximal steps of their own; for others those are made of the
             threat's `ascend`, `project` and `size`.
         steps: gradient steps of each run.
-        restarts: runs.
+        restarts: runs of `steps` gradients each; a single one goes to one boundary only.
         final_share: which part of theta the last step may give up.
         dual_rate: by how much the dual variable rises.
         candidates: how many of the likeliest classes are looked at in the beginning, the right one included.
@@ -63,7 +63,14 @@ class PDPGD(Attack):
         move and have no unit, and several runs start at different boundaries. The paper's form is not offered, since it
         is far behind: tried on 30 images of digits-mlp in Linf, its median is 1.7 times the exact distance after 100
         steps and 1.0003 after 300, with 1.32 in the 95th percentile. The defaults, 109 gradients an image, come to
-        1.0002 in the median of 60 images and at most 1.01 in the 95th percentile in Linf, L2 and L1.
+        1.0002 in the median of 60 images in Linf, L2 and L1, and in the 95th percentile to 1.0161, 1.0091 and 1.0009.
+
+        The authors' experiments make one run of 500 steps and a second one that continues it. `restarts=1` is as near
+        on affine problems (1.0003 at most; in L0 a unit too many for 2 of 192 samples) and in the median of these
+        images, but in the 95th percentile it is at 1.14, 1.10 and 1.19, as the nearest boundary is often another; more
+        steps change nothing about that. On 24 images of fashion-cnn-pgd five runs of 20 steps find medians smaller by
+        9 % in L2 and L1 and by 30 % in L0 than one run of 100, for the same passes.
+
         The paper has no general distances.
 
     References:
