@@ -132,20 +132,7 @@ def fitting(
 ) -> Iterator[Fitting]:
     """The fit of `fit_universal` step by step, for callers who want to stop it, show it or keep what it has.
 
-    Args:
-        model: as for `fit_universal`.
-        data: as for `fit_universal`.
-        threat: as for `fit_universal`.
-        method: as for `fit_universal`.
-        target: as for `fit_universal`.
-        seed: as for `fit_universal`.
-        start: as for `fit_universal`.
-        micro_batch: as for `fit_universal`.
-        names: what the artefact calls model and data.
-        settings: as for `fit_universal`.
-
-    Raises:
-        AssayError: as for `fit_universal`.
+    What it takes, and what it raises, is as there; `names` are what the artefact calls model and data.
     """
     began = time.perf_counter()
     allowed, chosen = _threat(threat), resolve(method, settings)
