@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from assay.attacks import AdamSearch, ReColorAdv
+from assay.attacks import AdamSearch, ReColorAdv, adam
 from assay.errors import SettingError, ThreatError
 from assay.goals import Untargeted
 from assay.losses import margin
@@ -32,25 +32,26 @@ def images(n=4):
     return torch.rand(n, 3, 4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 0.4 + 0.3
 
 
-# The penalty's slope blows up rounding where neighbours move almost alike.
-@pytest.mark.parametrize(("weight", "tolerance"), [(0.0, 1e-5), (0.3, 2e-3)])
-def test_moves_are_those_of_the_optimiser_where_nothing_is_projected(weight, tolerance):
+# The penalty's slope blows up rounding where neighbours move almost alike, so that only its first step is compared.
+@pytest.mark.parametrize(("weight", "steps"), [(0.0, 15), (0.3, 2)])
+def test_moves_are_those_of_the_optimiser_where_nothing_is_projected(weight, steps, monkeypatch):
+    monkeypatch.setattr(adam, "_FLOOR", 0.0)
     x, model, threat = images(), Curved(), Recolor(10.0, space="rgb", resolution=(3, 3, 3))
     y = model(x).argmax(1)
-    attack = AdamSearch(threat=threat, steps=15, lr=0.004, smoothness_weight=weight, loss="margin")
+    attack = AdamSearch(threat=threat, steps=steps, lr=0.004, smoothness_weight=weight, loss="margin")
     moved = attack.perturb(model, x, y)
 
     theta = threat.identity(x).requires_grad_()
-    optimiser = torch.optim.Adam([theta], lr=0.004, eps=1e-12, maximize=True)
-    for _ in range(15):
+    optimiser = torch.optim.Adam([theta], lr=0.004, eps=1e-300, maximize=True)
+    for _ in range(steps):
         optimiser.zero_grad()
         output = model(threat.apply(x, theta))
         own = output.gather(1, y[:, None]).squeeze(1)
         gap = output.scatter(1, y[:, None], -torch.inf).amax(dim=1) - own
         (gap - weight * threat.roughness(x, theta)).sum().backward()
         optimiser.step()
-    assert torch.allclose(moved, threat.apply(x, theta.detach()), atol=tolerance)
-    assert float((moved - x).abs().max()) > 0.03
+    assert torch.allclose(moved, threat.apply(x, theta.detach()), atol=1e-12)
+    assert float((moved - x).abs().max()) > 0.003
 
 
 @pytest.mark.parametrize("factor", [1e-9, 1e6])
