@@ -17,6 +17,7 @@ from assay.inputs import as_goal, check_inputs
 from assay.oracle import Access, Oracle, granted_access
 from assay.rng import Keyed
 from assay.threats import Threat
+from assay.transformations import EOT
 
 
 @final
@@ -88,6 +89,7 @@ class Attack(ABC):
         max_queries: int | None = None,
         clean_output: Any = None,
         micro_batch: int | None = None,
+        eot: EOT | None = None,
     ) -> Result:
         """Attack a batch.
 
@@ -102,8 +104,11 @@ class Attack(ABC):
             index: the samples' own numbers, `(b,)` int64 (their place in the data set); with them, results do not
                 depend on how samples are batched. Their place in this batch when None.
             max_queries: model evaluations allowed per sample.
-            clean_output: the model's output on `x` where it is known; it is then neither asked nor counted.
+            clean_output: the model's output on `x` where it is known; it is then neither asked nor counted. Not
+                together with `eot`, where views of `x` are asked about.
             micro_batch: rows per model call; found automatically when None.
+            eot: search and judge on means over random views of every input: `EOT(Rotate(20), draws=10)`. Each view is
+                a forward pass in all counts.
 
         Raises:
             InputError: inputs or labels cannot be used.
@@ -117,6 +122,7 @@ class Attack(ABC):
         with evaluating(model), torch.inference_mode(False), torch.no_grad():
             x = x.clone() if x.is_inference() else x.detach()
             goal = self.aim(as_goal(goal, x))
+            rng = _rng(seed, index, x)
             oracle = Oracle(
                 model,
                 x,
@@ -125,15 +131,20 @@ class Attack(ABC):
                 access=self.access,
                 max_queries=max_queries,
                 micro_batch=micro_batch,
+                eot=eot,
+                seed=seed,
+                index=rng.index,
             )
             oracle.judge_clean(clean_output)
             if not oracle.finished:
-                self.run(oracle, x, goal, _rng(seed, index, x))
+                self.run(oracle, x, goal, rng)
         r = oracle.record
         return Result(r.x_adv, r.success, r.distance, r.prediction, r.forwards, r.backwards)
 
     @final
-    def perturb(self, model: Any, x: Tensor, goal: Any, *, seed: int = 0, index: Tensor | None = None) -> Tensor:
+    def perturb(
+        self, model: Any, x: Tensor, goal: Any, *, seed: int = 0, index: Tensor | None = None, eot: EOT | None = None
+    ) -> Tensor:
         """Moved inputs for training: no sample stops early, nothing is judged or counted, the mode is left alone.
 
         Args:
@@ -142,6 +153,7 @@ class Attack(ABC):
             goal: right labels `(b,)` or a `Goal`.
             seed: key of all random draws; give each training step its own.
             index: the samples' own numbers.
+            eot: search on means over random views of every input.
 
         Returns:
             Moved inputs, `(b, *shape)`, inside the threat, detached.
@@ -149,8 +161,11 @@ class Attack(ABC):
         with torch.inference_mode(False), torch.no_grad():
             x = x.clone() if x.is_inference() else x.detach()
             goal = self.aim(as_goal(goal, x))
-            oracle = Oracle(model, x, goal, self.threat, access=self.access, referee=False)
-            theta = self.run(oracle, x, goal, _rng(seed, index, x))
+            rng = _rng(seed, index, x)
+            oracle = Oracle(
+                model, x, goal, self.threat, access=self.access, referee=False, eot=eot, seed=seed, index=rng.index
+            )
+            theta = self.run(oracle, x, goal, rng)
             return self.threat.apply(x, theta).detach()
 
 

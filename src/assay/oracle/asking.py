@@ -13,7 +13,7 @@ from typing_extensions import Self
 from assay.goals import Goal
 from assay.oracle.memory import MicroBatch, out_of_memory
 from assay.oracle.parts import Part, shaped
-from assay.oracle.questions import Answers, Case, Question
+from assay.oracle.questions import Answers, Case, Question, Questions
 from assay.oracle.referee import Referee
 from assay.threats import Threat
 
@@ -26,17 +26,27 @@ class Asking:
         x: clean inputs, `(b, *shape)`.
         guide: the goal of losses.
         threat: which moves are allowed.
+        questions: how answers come about.
         referee: who judges every answer.
         micro_batch: rows per model call.
         strict: False for training: every row is asked about in one call, whatever is known of it.
     """
 
     def __init__(
-        self, x: Tensor, guide: Goal, threat: Threat, referee: Referee, micro_batch: MicroBatch, *, strict: bool
+        self,
+        x: Tensor,
+        guide: Goal,
+        threat: Threat,
+        *,
+        questions: Questions,
+        referee: Referee,
+        micro_batch: MicroBatch,
+        strict: bool,
     ) -> None:
         self.x, self.guide, self.threat, self.referee = x, guide, threat, referee
         self.micro_batch = micro_batch
-        self._strict = strict
+        self._draws, self._numbered, self._strict = questions.draws, questions.numbered, strict
+        self._numbers = torch.zeros(len(x), dtype=torch.int64, device=x.device)  # questions asked, of the whole batch
         self._move_ndim = threat.identity(x[:1]).ndim
         self._kind: dict[str, Tensor] = {}  # an empty answer of the model, for when nobody is asked; shared by views
 
@@ -85,33 +95,46 @@ class Asking:
         answers: Answers = {}
         done, total = 0, len(flat) if pairs is None else len(pairs)
         while done < total:
-            end = min(done + self.micro_batch.rows, total) if self._strict else total
+            end = min(done + max(1, self.micro_batch.rows // self._draws), total) if self._strict else total
             part = Part.of(pairs, done, end, k, self.x)
             try:
                 found = question(self._case(part, flat, extra))
             except RuntimeError as error:
-                if not self._strict or not out_of_memory(error) or len(part) == 1:
+                sent = min(len(part) * self._draws, self.micro_batch.rows)
+                if not self._strict or not out_of_memory(error) or sent == 1:
                     raise
                 found = None
             if found is None:  # outside the except clause, so that the failed call's tensors are free
-                self.micro_batch.shrink(len(part) // 2)
+                self.micro_batch.shrink(sent // 2)
                 continue
-            moved = found.pop("moved")
-            if self._strict:
-                self.referee.account(
-                    part.rows, flat[part.move], moved, found["output"], backwards=backwards, first=first
-                )
-            elif self.referee.judging:
-                self.referee.judge(part.rows, flat[part.move], moved, found["output"])
-            if decide:
-                found["output"] = self.referee.decisions(self.referee.goal, found["output"])
-            else:
-                self.learn(found["output"])
+            self._tell(part, flat[part.move], found, backwards=backwards, decide=decide, first=first)
             part.scatter(answers, found, len(flat))
             done = end
+        self._advance(pairs, k)
         if not answers:
             answers = self._nothing(theta, decide, several)
         return {name: shaped(value, shape) for name, value in answers.items()}
+
+    def _tell(self, part: Part, theta: Tensor, found: Answers, *, backwards: int, decide: bool, first: bool) -> None:
+        """Tell the referee what the model answered; leave what the attack gets to see."""
+        moved, verdict, output = found.pop("moved"), found.pop("verdict", None), found["output"]
+        if self._strict:
+            self.referee.account(part.rows, theta, moved, output, verdict, backwards=backwards, first=first)
+        elif self.referee.judging:
+            self.referee.judge(part.rows, theta, moved, output, verdict)
+        if not decide:
+            self.learn(output)
+        elif verdict is None:
+            found["output"] = self.referee.decisions(self.referee.goal, output)
+        else:
+            found["output"] = verdict.decision
+
+    def _advance(self, pairs: Tensor | None, k: int) -> None:
+        """The next question about these samples is another one, whose draws are others."""
+        if self._numbered:
+            rows = torch.arange(len(self.x), device=self.x.device) if pairs is None else pairs // k
+            place = self.referee.place(rows)
+            self._numbers[place] = self._numbers[place] + 1
 
     def learn(self, output: Any) -> None:
         """Note what the model's answers look like."""
@@ -142,10 +165,12 @@ class Asking:
     def _case(self, part: Part, flat: Tensor, extra: Tensor | None) -> Case:
         """What a micro-batch is about; without copies where it is everything."""
         more = None if extra is None else extra[part.sample]
+        place = self.referee.place(part.rows)
+        number = self._numbers[place] if self._numbered else self._numbers[: len(part)]
         if len(part) == len(flat) == len(self.x):
-            return Case(self.x, flat, self.guide, self.threat, more)
-        guide, threat = self.guide.at(part.rows), self.threat.at(part.rows)
-        return Case(self.x[part.sample], flat[part.move], guide, threat, more)
+            return Case(self.x, flat, self.referee.goal, self.guide, self.threat, place, number, more)
+        goal, guide, threat = self.referee.goal.at(part.rows), self.guide.at(part.rows), self.threat.at(part.rows)
+        return Case(self.x[part.sample], flat[part.move], goal, guide, threat, place, number, more)
 
     def _nothing(self, theta: Tensor, decide: bool, several: int) -> Answers:
         """Answers when nobody had to be asked."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -51,6 +52,11 @@ def gradient(
     if not _half(theta):
         grad = grad * scale.reshape(-1, *[1] * (grad.ndim - 1)).to(grad.dtype)
     return value.detach(), grad
+
+
+def each_class(classes: Tensor) -> list[Loss]:
+    """The losses that are single outputs, for classes `(b, k)`."""
+    return [partial(chosen, classes=one) for one in classes.unbind(1)]
 
 
 def finite(grad: Tensor) -> Tensor:

@@ -16,12 +16,15 @@ from assay.goals import Goal
 from assay.losses import Loss
 from assay.oracle.access import Access, granted_access
 from assay.oracle.asking import Asking
-from assay.oracle.gradients import chosen
+from assay.oracle.expectation import Expectation
+from assay.oracle.gradients import each_class
 from assay.oracle.memory import MicroBatch
-from assay.oracle.questions import Questions
+from assay.oracle.questions import Direct, Questions
 from assay.oracle.record import Record
 from assay.oracle.referee import Referee
+from assay.oracle.verdicts import check_output
 from assay.threats import Threat
+from assay.transformations import EOT
 
 
 @final
@@ -41,6 +44,12 @@ class Oracle:
         max_queries: model evaluations allowed per sample, all together.
         micro_batch: rows per model call; None finds it (start large, halve when memory runs out, remember).
         referee: False for training: nothing is judged, counted or stopped.
+        eot: ask about random views of every moved input and take means, as `EOT` describes.
+        seed: key of these views.
+        index: the samples' own numbers for them, `(b,)`; their place in this batch when None.
+
+    Raises:
+        SettingError: a setting is out of range.
 
     """
 
@@ -55,6 +64,9 @@ class Oracle:
         max_queries: int | None = None,
         micro_batch: int | None = None,
         referee: bool = True,
+        eot: EOT | None = None,
+        seed: int = 0,
+        index: Tensor | None = None,
     ) -> None:
         if max_queries is not None and max_queries < 1:
             raise SettingError(f"max_queries must be at least 1; got {max_queries}.")
@@ -63,9 +75,42 @@ class Oracle:
         self.model, self.x, self.goal, self.threat = model, x, goal, threat
         self.access, self.referee, self.max_queries = access, referee, max_queries
         self._granted = granted_access(model)
-        self._questions = Questions(model, strict=referee)
-        self._referee = Referee(x, goal, threat, granted=self._granted, strict=referee, max_queries=max_queries)
-        self._asking = Asking(x, goal, threat, self._referee, MicroBatch(model, x, micro_batch), strict=referee)
+        rows = MicroBatch(model, x, micro_batch)
+        self._questions: Questions = Direct(model, strict=referee)
+        if eot is not None:
+            least = eot.draws + eot.confirming
+            if max_queries is not None and max_queries < least:
+                raise SettingError(f"max_queries must be at least {least} to judge one input with {eot!r}.")
+            index = torch.arange(len(x), device=x.device) if index is None else index.to(x.device)
+            self._questions = Expectation(
+                model,
+                eot,
+                seed=seed,
+                index=index,
+                dtype=x.dtype,
+                granted=self._granted,
+                micro_batch=rows,
+                strict=referee,
+            )
+        self._referee = Referee(
+            x,
+            goal,
+            threat,
+            granted=self._granted,
+            strict=referee,
+            max_queries=max_queries,
+            draws=self._questions.draws,
+            second=self._questions.second,
+        )
+        self._asking = Asking(
+            x,
+            goal,
+            threat,
+            questions=self._questions,
+            referee=self._referee,
+            micro_batch=rows,
+            strict=referee,
+        )
         self._clean: Any = None
 
     @property
@@ -164,7 +209,7 @@ class Oracle:
         Raises:
             ModelError: no gradient reaches the input.
         """
-        return self._slopes(theta, rows, _of_each_class, classes.shape[1], extra=classes)
+        return self._slopes(theta, rows, each_class, classes.shape[1], extra=classes)
 
     def gradients(self, theta: Tensor, losses: Sequence[Loss], rows: Tensor | None = None) -> tuple[Tensor, Any]:
         """Gradients of several losses with respect to the move, from one forward and k backward passes.
@@ -199,14 +244,19 @@ class Oracle:
 
         Args:
             output: the model's answer where it is known already; it is then not asked, and not counted.
+
+        Raises:
+            SettingError: the answer is given, but views of the inputs are what is judged.
         """
         theta = self.threat.identity(self.x)
         if output is None:
             decide = self._granted is Access.LABELS
             output = self._asking.ask(theta, None, self._questions.output, decide=decide, first=True)["output"]
         else:
+            if isinstance(self._questions, Expectation):
+                raise SettingError("with eot, views of the clean inputs are judged: leave clean_output out.")
             rows = torch.arange(len(self.x), device=self.x.device)
-            self._referee.check(output, rows)
+            check_output(output, rows)
             self._referee.begin(rows, output)
             self._referee.judge(rows, theta, self.x, output)
             self._asking.learn(output)
@@ -225,7 +275,7 @@ class Oracle:
     @property
     def width(self) -> int:
         """How many candidates for each active sample make a full micro-batch."""
-        return max(1, self.micro_batch // max(1, int(self.active.sum())))
+        return max(1, self.micro_batch // (self._questions.draws * max(1, int(self.active.sum()))))
 
     def _need(self, access: Access) -> None:
         if access > self.access:
@@ -247,8 +297,3 @@ class Oracle:
         question = partial(self._questions.gradients, losses=losses)
         answer = self._asking.ask(theta, rows, question, backwards=k, several=k, extra=extra)
         return answer["grad"], answer["output"]
-
-
-def _of_each_class(classes: Tensor) -> list[Loss]:
-    """The losses that are single outputs, for classes `(b, k)`."""
-    return [partial(chosen, classes=one) for one in classes.unbind(1)]

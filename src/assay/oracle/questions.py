@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
@@ -12,6 +13,7 @@ from torch import Tensor
 from assay.goals import Goal
 from assay.losses import Loss
 from assay.oracle.gradients import finite, gradient, loss_of
+from assay.oracle.verdicts import Verdict
 from assay.threats import Threat
 
 
@@ -23,25 +25,75 @@ class Case:
     Attributes:
         x: clean inputs.
         theta: moves.
+        goal: what counts as success.
         guide: the goal of the loss.
         threat: what turns moves into inputs.
+        place: the samples' places in the batch that the oracle was made for.
+        number: how many questions each of them was asked before; zeros where that changes no answer.
         extra: what else the question needs to know about each sample.
     """
 
     x: Tensor
     theta: Tensor
+    goal: Goal
     guide: Goal
     threat: Threat
+    place: Tensor
+    number: Tensor
     extra: Tensor | None
 
 
-Answers = dict[str, Any]  # `moved` and `output`; `value` and `grad` where they were asked for
+Answers = dict[str, Any]  # `moved` and `output`; `value` and `grad` where asked for; `verdict` where there were draws
 Question = Callable[[Case], Answers]
+Losses = Callable[[Any], Sequence[Loss]]  # from what else is known of the samples of a micro-batch
 
 
 @final
-class Questions:
-    """Asks the model itself.
+@dataclass(frozen=True)
+class Second:
+    """A second judgement of moves that reached the goal.
+
+    Attributes:
+        draws: forward passes per move that it takes.
+        judge: its verdict on moved inputs, given their goal, their threat and their samples' places.
+    """
+
+    draws: int
+    judge: Callable[[Tensor, Goal, Threat, Tensor], Verdict]
+
+
+class Questions(ABC):
+    """How answers come about.
+
+    Args:
+        draws: forward passes per move.
+        second: the judgement that confirms a success; None where there is none.
+        numbered: whether answers depend on how many questions a sample was asked before.
+    """
+
+    def __init__(self, *, draws: int, second: Second | None, numbered: bool) -> None:
+        self.draws, self.second, self.numbered = draws, second, numbered
+
+    @abstractmethod
+    def output(self, case: Case) -> Answers:
+        """The model's output."""
+
+    @abstractmethod
+    def value(self, case: Case, *, loss: Loss | None) -> Answers:
+        """The loss alone; the guide's own when None."""
+
+    @abstractmethod
+    def gradient(self, case: Case, *, loss: Loss | None) -> Answers:
+        """The loss and its gradient with respect to the move."""
+
+    @abstractmethod
+    def gradients(self, case: Case, *, losses: Losses) -> Answers:
+        """Gradients of several losses with respect to the move, `(n, k, *m)`."""
+
+
+@final
+class Direct(Questions):
+    """Asks the model once, about the moved input itself.
 
     Args:
         model: a module or callable.
@@ -49,6 +101,7 @@ class Questions:
     """
 
     def __init__(self, model: Any, *, strict: bool) -> None:
+        super().__init__(draws=1, second=None, numbered=False)
         self._model, self._strict = model, strict
 
     def output(self, case: Case) -> Answers:
@@ -58,22 +111,22 @@ class Questions:
             return {"moved": moved, "output": self._model(moved)}
 
     def value(self, case: Case, *, loss: Loss | None) -> Answers:
-        """The loss alone."""
+        """The loss of this output."""
         found = self.output(case)
         return {**found, "value": loss_of(found["output"], case.guide, loss)}
 
     def gradient(self, case: Case, *, loss: Loss | None) -> Answers:
-        """The loss and its gradient with respect to the move."""
+        """The loss and its gradient, from one pass forward and one back."""
         with torch.enable_grad():
             theta = case.theta.detach().requires_grad_()
             moved = case.threat.apply(case.x, theta)
             output = self._model(moved)
             value, grad = gradient(output, theta, case.guide, loss)
         grad = finite(grad) if self._strict else grad
-        return {"moved": moved.detach(), "output": _detach(output), "value": value, "grad": grad}
+        return {"moved": moved.detach(), "output": detached(output), "value": value, "grad": grad}
 
-    def gradients(self, case: Case, *, losses: Callable[[Tensor | None], Sequence[Loss]]) -> Answers:
-        """Gradients of several losses, which are made for the rows of the micro-batch from what else is known."""
+    def gradients(self, case: Case, *, losses: Losses) -> Answers:
+        """Gradients of several losses, from one pass forward and one back for each."""
         each = losses(case.extra)
         with torch.enable_grad():
             theta = case.theta.detach().requires_grad_()
@@ -82,8 +135,9 @@ class Questions:
             grads = [
                 gradient(output, theta, case.guide, loss, keep=i + 1 < len(each))[1] for i, loss in enumerate(each)
             ]
-        return {"moved": moved.detach(), "output": _detach(output), "grad": finite(torch.stack(grads, dim=1))}
+        return {"moved": moved.detach(), "output": detached(output), "grad": finite(torch.stack(grads, dim=1))}
 
 
-def _detach(output: Any) -> Any:
+def detached(output: Any) -> Any:
+    """The output without its history."""
     return output.detach() if isinstance(output, Tensor) else output

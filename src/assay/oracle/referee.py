@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from assay.errors import ModelError
 from assay.goals import Goal
 from assay.inputs import check_classes
+from assay.oracle import verdicts
 from assay.oracle.access import Access
+from assay.oracle.questions import Second
 from assay.oracle.record import Record
+from assay.oracle.verdicts import Verdict
 from assay.threats import Threat
 
 
@@ -28,15 +30,27 @@ class Referee:
         granted: what the model grants.
         strict: False for training: nothing is counted, limited or stopped, and nothing judged before `track`.
         max_queries: forward passes allowed per sample.
+        draws: forward passes per question about a move.
+        second: the judgement that confirms a success, if there is one.
     """
 
     def __init__(
-        self, x: Tensor, goal: Goal, threat: Threat, *, granted: Access, strict: bool, max_queries: int | None
+        self,
+        x: Tensor,
+        goal: Goal,
+        threat: Threat,
+        *,
+        granted: Access,
+        strict: bool,
+        max_queries: int | None,
+        draws: int,
+        second: Second | None,
     ) -> None:
         self.x, self.goal, self.threat = x, goal, threat
         self.record = Record.empty(x, referee=strict)
         self.judging = strict
-        self._granted, self._max_queries = granted, max_queries
+        self._granted, self._max_queries, self._strict = granted, max_queries, strict
+        self._draws, self._second = draws, second
         self._limit = None if threat.eps is None or not strict else threat.limit(x)
         self._places: Tensor | None = None  # a part's rows in the record of the whole batch
 
@@ -60,61 +74,70 @@ class Referee:
         return whole if self._places is None else whole[self._places]
 
     def left(self) -> Tensor | None:
-        """`(b,)`: how many more forward passes each sample may have; None for any number."""
-        return None if self._max_queries is None else self._max_queries - self.known(self.record.forwards)
+        """`(b,)`: how many more moves each sample may be asked about; None for any number."""
+        if self._max_queries is None:
+            return None
+        return (self._max_queries - self.known(self.record.forwards)).clamp_min(0) // self._draws
 
     def decisions(self, goal: Goal, output: Any) -> Tensor:
-        """The model's decisions."""
-        if self._granted is Access.LABELS and isinstance(output, Tensor) and not output.is_floating_point():
-            return output.long()
-        return goal.labels(output)
+        """The model's decisions, `(n,)`."""
+        return verdicts.decisions(goal, output, self._granted)
 
-    def check(self, output: Any, row: Tensor) -> None:
-        """Hold that there is one answer for each sample that was asked about, and no NaN in it."""
-        if not isinstance(output, Tensor):
-            return
-        if output.ndim == 0 or len(output) != len(row):
-            raise ModelError(
-                f"the model returned an output of shape {tuple(output.shape)} for {len(row)} inputs; it must return "
-                "one row for each input, in their order."
-            )
-        if output.is_floating_point() and bool(output.isnan().any()):
-            bad = output.isnan().flatten(1).any(dim=1)
-            raise ModelError(
-                f"the model returned NaN for {int(bad.sum())} of {len(bad)} inputs inside the bounds "
-                f"(first: sample {int(row[bad.nonzero()[0, 0]])}). No robustness can be measured on it: look for a "
-                "division by zero, a logarithm of zero, an overflow in half precision, or broken weights."
-            )
-
-    def account(self, row: Tensor, theta: Tensor, moved: Tensor, output: Any, *, backwards: int, first: bool) -> None:
+    def account(
+        self,
+        row: Tensor,
+        theta: Tensor,
+        moved: Tensor,
+        output: Any,
+        verdict: Verdict | None,
+        *,
+        backwards: int,
+        first: bool,
+    ) -> None:
         """Count the passes and judge the answers to moves of the samples `row`; the first are clean inputs."""
-        place, record = self._place(row), self.record
-        one = torch.ones_like(row)
-        record.forwards.index_add_(0, place, one)
+        place, record = self.place(row), self.record
+        spent = torch.full_like(row, self._draws)
+        record.forwards.index_add_(0, place, spent)
         if backwards:
-            record.backwards.index_add_(0, place, one * backwards)
-        self.check(output, row)
+            record.backwards.index_add_(0, place, spent * backwards)
+        verdicts.check_output(output, row)
         if first:
-            self.begin(row, output)
-        self.judge(row, theta, moved, output)
+            self.begin(row, output, verdict)
+        self.judge(row, theta, moved, output, verdict, first=first)
         if self._max_queries is not None:
-            record.active.logical_and_(record.forwards < self._max_queries)
+            record.active.logical_and_(record.forwards <= self._max_queries - self._draws)
 
-    def begin(self, row: Tensor, output: Any) -> None:
+    def begin(self, row: Tensor, output: Any, verdict: Verdict | None = None) -> None:
         """Note the decisions on the clean inputs."""
         if isinstance(output, Tensor) and output.ndim == 2:
             check_classes(self.goal, output.shape[1])
-        self.record.prediction[self._place(row)] = self.decisions(self.goal.at(row), output)
+        decided = self.decisions(self.goal.at(row), output) if verdict is None else verdict.decision
+        self.record.prediction[self.place(row)] = decided
 
-    def judge(self, row: Tensor, theta: Tensor, moved: Tensor, output: Any) -> None:
-        """Judge moves `theta` of the samples `row` (which may repeat) and keep the best."""
+    def judge(
+        self,
+        row: Tensor,
+        theta: Tensor,
+        moved: Tensor,
+        output: Any,
+        verdict: Verdict | None = None,
+        *,
+        first: bool = False,
+    ) -> None:
+        """Judge moves `theta` of the samples `row` (which may repeat) and keep the best.
+
+        Args:
+            row: the samples.
+            theta: moves.
+            moved: the moved inputs.
+            output: the model's answers to them.
+            verdict: what these say, where it is known already.
+            first: whether the moves are those that change nothing.
+        """
         goal = self.goal.at(row)
-        if self._granted is Access.LABELS:
-            reached = goal.reached_labels(self.decisions(goal, output))
-        else:
-            reached = goal.reached(output)
-        record, place = self.record, self._place(row)
-        hit = reached.nonzero().squeeze(1)
+        hits = verdicts.reached(goal, output, self._granted) if verdict is None else verdict.reached
+        record, place = self.record, self.place(row)
+        hit = hits.nonzero().squeeze(1)
         if len(hit) == 0:
             return
         rows = row[hit]
@@ -126,14 +149,38 @@ class Referee:
         if len(hit) > 1:
             keep = _smallest(rows, size)
             hit, rows, size = hit[keep], rows[keep], size[keep]
-        place = self._place(rows)
+        if self._second is not None and len(hit):
+            keep = self._confirmed(self._second, rows, moved[hit], first=first)
+            hit, rows, size = hit[keep], rows[keep], size[keep]
+        place = self.place(rows)
         record.success[place] = True
         record.distance[place] = size
         record.x_adv[place] = moved[hit]
-        record.prediction[place] = self.decisions(self.goal.at(rows), _pick(output, hit))
+        if verdict is None:
+            record.prediction[place] = self.decisions(self.goal.at(rows), verdicts.pick(output, hit))
+        else:
+            record.prediction[place] = verdict.decision[hit]
         record.active[place] = size > 0 if self._limit is None else False
 
-    def _place(self, row: Tensor) -> Tensor:
+    def _confirmed(self, second: Second, rows: Tensor, moved: Tensor, *, first: bool) -> Tensor:
+        """Which of these successes stand up to a second judgement, as indices; it is counted like any question."""
+        record, place = self.record, self.place(rows)
+        affordable = torch.ones_like(rows, dtype=torch.bool)
+        if self._max_queries is not None:
+            affordable = record.forwards[place] <= self._max_queries - second.draws
+        asked = affordable.nonzero().squeeze(1)
+        if len(asked) == 0:
+            return asked
+        rows, place = rows[asked], place[asked]
+        verdict = second.judge(moved[asked], self.goal.at(rows), self.threat.at(rows), place)
+        if self._strict:
+            record.forwards[place] += second.draws
+        if first:
+            record.prediction[place] = verdict.decision
+        return asked[verdict.reached]
+
+    def place(self, row: Tensor) -> Tensor:
+        """The samples' rows in the record of the whole batch."""
         return row if self._places is None else self._places[row]
 
 
@@ -144,7 +191,3 @@ def _smallest(rows: Tensor, size: Tensor) -> Tensor:
     place = torch.arange(len(order), device=order.device)
     first = torch.full_like(place, len(order)).scatter_reduce_(0, group, place, "amin")
     return order[first[: int(group.max()) + 1]]
-
-
-def _pick(output: Any, rows: Tensor) -> Any:
-    return output[rows] if isinstance(output, Tensor) else [output[i] for i in rows.tolist()]

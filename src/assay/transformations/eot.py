@@ -12,6 +12,8 @@ from assay.rng import Keyed
 from assay.transformations.base import Transformation, apply_each, check_range, draw_each
 from assay.transformations.optics import check_transformations
 
+MOST_DRAWS = 4096  # per question: each has a key of its own
+
 
 @final
 @dataclass(frozen=True, init=False, repr=False)
@@ -65,9 +67,11 @@ class EOT:
     ) -> None:
         check_transformations("EOT", transformations)
         for name, value, least in (("draws", draws, 1), ("confirm", confirm, 0)):
-            whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
+            whole = isinstance(value, int) and not isinstance(value, bool) and least <= value <= MOST_DRAWS
             if not whole and not (name == "confirm" and value is None):
-                raise SettingError(f"{name} of EOT has to be a whole number of at least {least}; got {value!r}.")
+                raise SettingError(
+                    f"{name} of EOT has to be a whole number from {least} to {MOST_DRAWS}; got {value!r}."
+                )
         if not check_range("EOT", "share", share, 0, 1):
             raise SettingError("share of EOT has to be above 0: with 0 every move would be a success.")
         object.__setattr__(self, "transformations", transformations)
