@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from assay.threats import ToneCurve as ToneCurve
     from assay.threats import Translation as Translation
     from assay.universal import Universal as Universal
+    from assay.universal import UniversalPatch as UniversalPatch
+    from assay.universal import fit_patch as fit_patch
     from assay.universal import fit_universal as fit_universal
 
 __version__ = "0.1.0"
@@ -63,7 +65,9 @@ _HOMES = {
     "Translation": "assay.threats",
     "Untargeted": "assay.goals",
     "Universal": "assay.universal",
+    "UniversalPatch": "assay.universal",
     "evaluate": "assay.evaluation",
+    "fit_patch": "assay.universal",
     "fit_universal": "assay.universal",
     "load_data": "assay.data",
     "load_model": "assay.models",

@@ -18,6 +18,8 @@ OPTIONS = {
     "attack": "attack batch data device help json limit max-queries quiet save seed set targeted threat",
     "universal": "data device fit help json limit load method out overwrite quiet seed set start target test-data "
     "threat",
+    "patch": "area bounds data device fit help json limit load out overwrite quiet rotation scale seed set shape start "
+    "target test-data",
     "list": "help json",
     "show": "help json",
     "report": "help json open",

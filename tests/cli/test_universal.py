@@ -127,7 +127,7 @@ def test_a_kill_leaves_what_the_last_pass_gave(assay, tmp_path, monkeypatch):
     def killed(*_):
         raise Killed
 
-    monkeypatch.setattr("assay.cli.universal._measured", killed)
+    monkeypatch.setattr("assay.cli.fits.measured", killed)
     with pytest.raises(Killed):
         assay(*SGD, "--out", tmp_path / "u")
     record = json.loads((tmp_path / "u" / FILES[1]).read_text())

@@ -1,11 +1,13 @@
-"""Universal perturbations: one perturbation for all inputs, fitted on some of them and measured on others."""
+"""One perturbation, or one patch, for all inputs: fitted on some of them and measured on others."""
 
 from assay.universal.artefact import Universal
 from assay.universal.ascent import StochasticAscent
 from assay.universal.deepfool import DeepFoolPasses
-from assay.universal.fit import METHODS, Fitting, fit_universal, fitting, resolve
+from assay.universal.fit import METHODS, fit_universal, fitting, resolve
+from assay.universal.following import Fitting
 from assay.universal.method import Method
 from assay.universal.parts import split
+from assay.universal.patch import Pasting, PatchAscent, UniversalPatch, fit_patch, patch_fitting, patch_method
 from assay.universal.rates import Rate, Rates, measure
 
 __all__ = [
@@ -13,13 +15,19 @@ __all__ = [
     "DeepFoolPasses",
     "Fitting",
     "Method",
+    "Pasting",
+    "PatchAscent",
     "Rate",
     "Rates",
     "StochasticAscent",
     "Universal",
+    "UniversalPatch",
+    "fit_patch",
     "fit_universal",
     "fitting",
     "measure",
+    "patch_fitting",
+    "patch_method",
     "resolve",
     "split",
 ]

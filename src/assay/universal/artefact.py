@@ -1,34 +1,29 @@
-"""A fitted universal perturbation: what can be done with it, and the file that keeps it."""
+"""A fitted universal perturbation, and what can be done with it."""
 
 from __future__ import annotations
 
-import json
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from assay import grammar
-from assay.errors import AssayError, InputError, StoreError
+from assay.errors import InputError, StoreError
 from assay.evaluation.files import write_atomically
 from assay.rng import Keyed, derive
 from assay.threats import Threat
+from assay.universal.fitted import Fitted
 from assay.universal.method import Ball
 from assay.universal.picture import draw
-from assay.universal.rates import Rate, Rates, measure
-
-FORMAT = 1
-_KEY = "assay_universal"
+from assay.universal.rates import Rates, measure
 
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Universal:
+class Universal(Fitted):
     """One perturbation for all inputs, with where it comes from and what was measured.
 
     Attributes:
@@ -49,10 +44,10 @@ class Universal:
 
     perturbation: Tensor
     threat: Threat
-    settings: dict[str, Any] = field(default_factory=dict)
-    spent: dict[str, Any] = field(default_factory=dict)
-    environment: dict[str, Any] = field(default_factory=dict)
-    rates: dict[str, Rates] = field(default_factory=dict)
+
+    kind: ClassVar[str] = "universal"
+    what: ClassVar[str] = "universal perturbation"
+    part: ClassVar[str] = "perturbation"
 
     def __repr__(self) -> str:
         found = ", ".join(f"{name} {rates.fooling.value:.1%}" for name, rates in self.rates.items())
@@ -73,6 +68,10 @@ class Universal:
         grad = drawn.normal(*like.shape).to(like)
         v = ball.ascend(ball.zero, grad, float(threat.budget(ball.zero)))[0]
         return cls(perturbation=v, threat=threat, settings={"method": "random", "target": None, "seed": seed})
+
+    def baseline(self) -> Universal:
+        """`random` with this threat, shape and seed."""
+        return self.random(self.threat, self.perturbation, seed=self.settings["seed"])
 
     def apply(self, x: Tensor) -> Tensor:
         """The perturbed inputs, clipped to the bounds.
@@ -98,63 +97,21 @@ class Universal:
             micro_batch=micro_batch,
         )
 
-    def fooling_rate(self, model: Any, data: Any) -> Rate:
-        """Share of the samples whose decision it changes, right or wrong as that was: (value, low, high)."""
-        return self.measure(model, data).fooling
-
-    def with_rates(self, name: str, rates: Rates) -> Universal:
-        """The same with what was measured on further samples."""
-        return replace(self, rates={**self.rates, name: rates})
-
-    def as_dict(self) -> dict[str, Any]:
-        """Everything but the numbers themselves, for JSON."""
-        return {
-            "format": FORMAT,
-            "threat": repr(self.threat),
-            "shape": list(self.perturbation.shape),
-            "settings": self.settings,
-            "spent": self.spent,
-            "environment": self.environment,
-            "rates": {name: rates.as_dict() for name, rates in self.rates.items()},
-        }
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a safetensors file: the tensor `perturbation`, and `as_dict` as JSON in the metadata.
-
-        Raises:
-            StoreError: the file cannot be written; what was there is unchanged.
-        """
-        tensors = {"perturbation": self.perturbation.detach().cpu().contiguous()}
-        write_atomically(Path(path), save(tensors, metadata={_KEY: json.dumps(self.as_dict())}))
+    def own(self) -> dict[str, Any]:
+        """The threat."""
+        return {"threat": repr(self.threat)}
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Universal:
-        """Read what `save` wrote.
+    def from_content(cls, tensor: Tensor, content: dict[str, Any], **known: Any) -> Universal:
+        """Build it from a file's tensor and the threat that `own` wrote.
 
         Raises:
-            StoreError: the file cannot be read, is no universal perturbation, or was altered.
+            StoreError: the perturbation does not lie in the threat's ball.
         """
-        try:
-            with safe_open(path, framework="pt") as file:
-                content = json.loads((file.metadata() or {})[_KEY])
-                perturbation = file.get_tensor("perturbation")
-        except FileNotFoundError:
-            raise StoreError(f"there is no file {path}.") from None
-        except (KeyError, ValueError) as error:
-            raise StoreError(f"{path} is not a universal perturbation of assay.") from error
-        except (SafetensorError, OSError) as error:
-            raise StoreError(f"{path} cannot be read as safetensors: {error}") from error
-        if content["format"] != FORMAT:
-            raise StoreError(f"{path} was written by a newer assay (format {content['format']}): update assay.")
-        try:
-            threat = grammar.threat(content["threat"])
-            rates = {name: Rates.from_dict(found) for name, found in content["rates"].items()}
-            told = {name: dict(content[name]) for name in ("settings", "spent", "environment")}
-        except (KeyError, TypeError, AssayError) as error:
-            raise StoreError(f"{path} does not say what belongs to a universal perturbation: {error}") from error
-        if not Ball(threat, torch.zeros_like(perturbation)[None]).contains(perturbation[None]):
-            raise StoreError(f"{path} was altered: the perturbation does not lie in {threat!r}.")
-        return cls(perturbation=perturbation, threat=threat, rates=rates, **told)
+        threat = grammar.threat(content["threat"])
+        if not Ball(threat, torch.zeros_like(tensor)[None]).contains(tensor[None]):
+            raise StoreError(f"the perturbation does not lie in {threat!r}.")
+        return cls(perturbation=tensor, threat=threat, **known)
 
     def picture(self, path: str | os.PathLike[str], model: Any = None, data: Any = None, *, examples: int = 8) -> None:
         """Draw the perturbation, scaled to full contrast, and what it does to the first samples.

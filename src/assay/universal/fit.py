@@ -5,52 +5,24 @@ from __future__ import annotations
 import difflib
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, fields
-from typing import Any, final
+from dataclasses import fields
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from assay.attacks.base import evaluating
 from assay.data import Data
-from assay.errors import AccessError, InputError, SettingError, ThreatError
+from assay.errors import InputError, SettingError, ThreatError
 from assay.evaluation import prepare
-from assay.evaluation.chunks import placement
-from assay.oracle import Access, granted_access
 from assay.threats import L2, Linf, Threat
 from assay.threats.base import need_budget
 from assay.universal.artefact import Universal
 from assay.universal.ascent import StochasticAscent
 from assay.universal.deepfool import DeepFoolPasses
+from assay.universal.following import Fitting, clean_task, follow
 from assay.universal.method import Ball, Method, Task
-from assay.universal.parts import chunk
-from assay.universal.rates import clean_oracle
 
 METHODS: dict[str, type[Method]] = {"sgd": StochasticAscent, "deepfool": DeepFoolPasses}
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Fitting:
-    """Where a fit is.
-
-    Attributes:
-        universal: the perturbation as it is now; its rates are measured at the end only.
-        done: samples visited in all passes together.
-        total: samples that are visited at most.
-        fooled: share of the samples fooled when they were last visited.
-    """
-
-    universal: Universal
-    done: int
-    total: int
-    fooled: float
-
-    @property
-    def passes(self) -> int:
-        """Finished passes over the samples."""
-        return int(self.universal.spent["passes"])
 
 
 def fit_universal(
@@ -63,7 +35,7 @@ def fit_universal(
     seed: int = 0,
     start: Universal | Tensor | None = None,
     micro_batch: int | None = None,
-    progress: Callable[[Fitting], None] | None = None,
+    progress: Callable[[Fitting[Universal]], None] | None = None,
     **settings: Any,
 ) -> Universal:
     """Fit one perturbation to all samples: it shall change the model's decision on as many as it can.
@@ -129,7 +101,7 @@ def fitting(
     micro_batch: int | None = None,
     names: tuple[str | None, str | None] = (None, None),
     **settings: Any,
-) -> Iterator[Fitting]:
+) -> Iterator[Fitting[Universal]]:
     """The fit of `fit_universal` step by step, for callers who want to stop it, show it or keep what it has.
 
     What it takes, and what it raises, is as there; `names` are what the artefact calls model and data.
@@ -137,44 +109,13 @@ def fitting(
     began = time.perf_counter()
     allowed, chosen = _threat(threat), resolve(method, settings)
     samples = prepare.data(data, names[1], None, allowed)
-    if granted_access(model) < Access.GRADIENTS:
-        raise AccessError(
-            f"fitting needs gradients, the model grants {granted_access(model).name.lower()}. Fit on another model, "
-            "and measure the perturbation on this one."
-        )
-    with _asking(model):
-        task = _task(model, samples, allowed, target, seed, micro_batch)
+    task = clean_task(model, samples, allowed, target, seed, micro_batch)
+
+    def made(v: Tensor, **known: Any) -> Universal:
+        return Universal(perturbation=v, threat=allowed, **known)
+
     v = _start(start, samples, task)
-    told = {
-        "method": repr(chosen),
-        "target": target,
-        "seed": seed,
-        "model": names[0] or type(model).__name__,
-        "model_digest": prepare.digest(model),
-        "data": samples.name,
-        "data_digest": samples.fingerprint(),
-        "samples": len(samples),
-        "warm_start": start is not None,
-    }
-    environment = dict(prepare.environment(task.place))
-    forwards, backwards = len(samples), 0
-    steps = chosen.fit(task, v)
-    while True:
-        with _asking(model):
-            step = next(steps, None)
-        if step is None:
-            return
-        forwards, backwards = forwards + step.forwards, backwards + step.backwards
-        spent = {
-            "passes": step.passes,
-            "forwards": forwards,
-            "backwards": backwards,
-            "seconds": time.perf_counter() - began,
-        }
-        found = Universal(
-            perturbation=step.v[0].detach().cpu(), threat=allowed, settings=told, spent=spent, environment=environment
-        )
-        yield Fitting(universal=found, done=step.done, total=step.total, fooled=step.fooled)
+    yield from follow(chosen, task, v, made, began=began, names=names, warm_start=start is not None)
 
 
 def resolve(method: str | Method, settings: dict[str, Any]) -> Method:
@@ -198,43 +139,12 @@ def resolve(method: str | Method, settings: dict[str, Any]) -> Method:
     return METHODS[method](**settings)
 
 
-@contextmanager
-def _asking(model: Any) -> Iterator[None]:
-    """Around everything that asks the model, and never across a yield, where the caller goes on in between."""
-    with evaluating(model), torch.inference_mode(False), torch.no_grad():
-        yield
-
-
 def _threat(threat: Threat | str) -> Threat:
     found = prepare.threat(threat)
     if not isinstance(found, (L2, Linf)):
         raise ThreatError(f"universal perturbations are fitted in Linf and L2; got {found!r}.")
     need_budget(found, "a universal perturbation")
     return found
-
-
-def _task(model: Any, samples: Data, threat: Threat, target: int | None, seed: int, micro_batch: int | None) -> Task:
-    """The task, for which all clean samples are checked and asked about once."""
-    labels, classes, size = [], 0, chunk(samples)
-    for start in range(0, len(samples), size):
-        oracle, _ = clean_oracle(model, samples, start, start + size, threat, micro_batch=micro_batch)
-        labels.append(oracle.record.prediction.cpu())
-        classes = oracle.clean().shape[1]
-    if target is not None and not 0 <= target < classes:
-        raise SettingError(f"there is no class {target}: the model knows 0 to {classes - 1}.")
-    place, dtype = placement(model, oracle.x.device)
-    return Task(
-        model=model,
-        data=samples,
-        labels=torch.cat(labels),
-        classes=classes,
-        threat=threat,
-        target=target,
-        seed=seed,
-        place=place,
-        dtype=dtype,
-        micro_batch=micro_batch,
-    )
 
 
 def _start(start: Universal | Tensor | None, samples: Data, task: Task) -> Tensor:

@@ -37,19 +37,19 @@ def draw(perturbation: Tensor, threat: Threat, model: Any, data: Any, examples: 
     """
     low, high = threat.bounds
     peak = float(perturbation.abs().max()) or 1.0
-    columns = [[(_tile(0.5 + perturbation / (2 * peak)), f"largest {peak:.3g}")]]
+    columns = [[(tile(0.5 + perturbation / (2 * peak)), f"largest {peak:.3g}")]]
     if data is not None:
         samples = Data.of(data)
         x, y, _ = samples.batch(0, examples)
         moved = threat.apply(x, perturbation.to(x).cpu())
-        said = [_said(model, inputs, y, threat, samples.classes) for inputs in (x, moved)]
+        words = [said(model, inputs, y, threat, samples.classes) for inputs in (x, moved)]
         for row in range(len(x)):
             pair = ((inputs[row] - low) / (high - low) for inputs in (x, moved))
-            columns.append([(_tile(share), words[row]) for share, words in zip(pair, said, strict=True)])
-    return _sheet(columns)
+            columns.append([(tile(share), found[row]) for share, found in zip(pair, words, strict=True)])
+    return compose(columns)
 
 
-def _said(model: Any, x: Tensor, y: Tensor, threat: Threat, classes: tuple[str, ...] | None) -> list[str]:
+def said(model: Any, x: Tensor, y: Tensor, threat: Threat, classes: tuple[str, ...] | None) -> list[str]:
     """What the model calls each sample; nothing without a model."""
     if model is None:
         return [""] * len(x)
@@ -63,7 +63,7 @@ def _said(model: Any, x: Tensor, y: Tensor, threat: Threat, classes: tuple[str, 
     return [classes[k] if classes and k < len(classes) else str(k) for k in found]
 
 
-def _tile(share: Tensor) -> Image.Image:
+def tile(share: Tensor) -> Image.Image:
     """An image of shares in [0, 1], enlarged by whole pixels, or made smaller to fit."""
     values = np.rint(share.detach().float().cpu().nan_to_num().clamp(0, 1).numpy() * 255).astype(np.uint8)
     if values.ndim == 1 and len(values) <= _LONGEST:
@@ -72,15 +72,15 @@ def _tile(share: Tensor) -> Image.Image:
         values = values[0] if values.shape[0] == 1 else np.moveaxis(values[:3], 0, -1)
     elif values.ndim != 2:
         raise InputError(f"inputs of shape {tuple(share.shape)} are neither images nor short vectors: no picture.")
-    tile = Image.fromarray(np.ascontiguousarray(values))
-    times = _SIDE // max(tile.size)
+    drawn = Image.fromarray(np.ascontiguousarray(values))
+    times = _SIDE // max(drawn.size)
     if times >= 1:
-        return tile.resize((tile.width * times, tile.height * times), Image.Resampling.NEAREST)
-    tile.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
-    return tile
+        return drawn.resize((drawn.width * times, drawn.height * times), Image.Resampling.NEAREST)
+    drawn.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+    return drawn
 
 
-def _sheet(columns: list[list[tuple[Image.Image, str]]]) -> bytes:
+def compose(columns: list[list[tuple[Image.Image, str]]]) -> bytes:
     """The tiles side by side, each with its words below."""
     rows = max(len(column) for column in columns)
     wide, high = _SIDE + _GAP, _SIDE + _LINE + _GAP

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, final
 
@@ -96,31 +97,65 @@ def measure(
         raise InputError(
             f"the perturbation is made for inputs of shape {tuple(perturbation.shape)}; these are {shape}."
         )
+    return measure_moves(
+        model,
+        samples,
+        lambda x, _: perturbation.to(x).expand_as(x),
+        threat=threat,
+        target=target,
+        micro_batch=micro_batch,
+    )
+
+
+def measure_moves(
+    model: Any,
+    data: Any,
+    move: Callable[[Tensor, Tensor], Tensor],
+    *,
+    threat: Threat,
+    target: int | None = None,
+    micro_batch: int | None = None,
+) -> Rates:
+    """Measure what depends on the sample, too.
+
+    Args:
+        model: a module or callable; one that grants labels only will do.
+        data: (x, y), a map-style Dataset, or an `assay.Data`.
+        move: inputs `(b, *shape)` and sample numbers `(b,)` to the threat's moves, `(b, *m)`.
+        threat: what the moves belong to.
+        target: the class that all samples shall get, if any.
+        micro_batch: rows per model call; found automatically when None.
+
+    Raises:
+        InputError: inputs cannot be used.
+        ModelError: the model's output cannot be used.
+    """
+    samples = Data.of(data)
     before, after, label = [], [], []
     size = chunk(samples)
     with evaluating(model), torch.inference_mode(False), torch.no_grad():
         for start in range(0, len(samples), size):
-            oracle, y = clean_oracle(model, samples, start, start + size, threat, micro_batch=micro_batch)
+            oracle, y, index = clean_oracle(model, samples, start, start + size, threat, micro_batch=micro_batch)
             clean = oracle.record.prediction
             moved = Oracle(
                 model, oracle.x, Untargeted(clean), threat, access=granted_access(model), micro_batch=micro_batch
             )
             before.append(clean.cpu())
-            after.append(moved.labels(perturbation.to(oracle.x).expand_as(oracle.x)).cpu())
+            after.append(moved.labels(move(oracle.x, index.to(oracle.x.device))).cpu())
             label.append(y.cpu())
     return _counted(torch.cat(before), torch.cat(after), torch.cat(label), target)
 
 
 def clean_oracle(
     model: Any, data: Data, start: int, stop: int, threat: Threat, *, micro_batch: int | None = None
-) -> tuple[Oracle, Tensor]:
-    """An oracle for these samples that has judged the clean inputs, so that it knows the decisions, and their labels.
+) -> tuple[Oracle, Tensor, Tensor]:
+    """An oracle for these samples that has judged the clean inputs, and so knows the decisions; labels; sample numbers.
 
     Raises:
         InputError: inputs or labels cannot be used.
         ModelError: the model's output cannot be used.
     """
-    x, y, _ = data.batch(start, stop)
+    x, y, index = data.batch(start, stop)
     try:
         check_inputs(x, threat.bounds)
     except InputError as error:
@@ -131,7 +166,7 @@ def clean_oracle(
         model, x.to(place, dtype or x.dtype), goal, threat, access=granted_access(model), micro_batch=micro_batch
     )
     oracle.judge_clean()
-    return oracle, y
+    return oracle, y, index
 
 
 def _counted(before: Tensor, after: Tensor, label: Tensor, target: int | None) -> Rates:
