@@ -49,6 +49,16 @@ def test_access_is_that_of_the_class(name):
     assert entry.access == type(built).access.name.lower()
 
 
+QUICK = {  # defaults that would take long
+    "Square": {"queries": 5},
+    "APGD": {"steps": 5},
+    "MultiTargeted": {"targets": 1, "attack.steps": 5},
+    "CarliniWagner": {"steps": 10, "search_steps": 2},
+    "PDPGD": {"steps": 5, "restarts": 1},
+    "EAD": {"steps": 10, "search_steps": 2},
+}
+
+
 @pytest.mark.parametrize("name", registry.names("attack"))
 def test_attacks_take_the_threats_that_are_listed_and_no_others(name):
     import torch
@@ -59,11 +69,7 @@ def test_attacks_take_the_threats_that_are_listed_and_no_others(name):
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 4))
     x, y = torch.full((2, 3, 4, 4), 0.5), torch.tensor([0, 1])
     for threat in registry.names("threat"):
-        quick = {
-            "Square": {"queries": 5},
-            "APGD": {"steps": 5},
-            "MultiTargeted": {"targets": 1, "attack.steps": 5},
-        }.get(name, {})
+        quick = QUICK.get(name, {})
         written = "Combined(Linf(0.1), L2(0.5))" if threat == "Combined" else f"{threat}:0.1"
         if threat.lower() in registry.get("attack", name).threats:
             result = grammar.attack(name, written, quick)(model, x, y)
