@@ -1,6 +1,6 @@
 """What exists under which name: read without importing torch, loaded at first use.
 
-Attacks, threats and losses are rows of the tables below; models, data sets and suites are found beside the
+Attacks, threats, transformations and losses are rows of the tables below; models, data sets and suites are found beside the
 files that describe them. A new attack is one row here, and everything else (the grammar, the command line,
 the contract tests) finds it by this row.
 
@@ -29,10 +29,11 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-Kind = Literal["attack", "threat", "loss", "model", "data", "suite"]
-KINDS: tuple[Kind, ...] = ("attack", "threat", "loss", "model", "data", "suite")
+Kind = Literal["attack", "threat", "transformation", "loss", "model", "data", "suite"]
+KINDS: tuple[Kind, ...] = ("attack", "threat", "transformation", "loss", "model", "data", "suite")
 
 _PACKAGE = Path(__file__).parent
+_LISTED = 30  # names that an error lists; more would hide what it says
 LP = ("linf", "l2", "l1")
 NORMS = (*LP, "l0")
 SPATIAL = ("flow", "rotation", "translation")
@@ -46,13 +47,14 @@ class Entry:
 
     Args:
         name: the canonical spelling.
-        kind: what it is: an attack, a threat, a loss, a model, a data set or a suite.
+        kind: what it is: an attack, a threat, a transformation, a loss, a model, a data set or a suite.
         target: ``package.module:name`` of the object, or the path of the file that describes it.
         summary: one line.
         paper: where the method was published; empty where it has none.
         access: what an attack asks of the model: ``labels``, ``scores`` or ``gradients``; empty for others.
         threats: names of the threats that an attack can use; empty for others.
         inner: the attack that a wrapper runs when none is named; empty for others.
+        aliases: shorter names that are understood too.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Entry:
     access: str = ""
     threats: tuple[str, ...] = ()
     inner: str = ""
+    aliases: tuple[str, ...] = ()
 
     def load(self) -> Any:
         """Import the object that ``target`` names.
@@ -80,7 +83,15 @@ class Entry:
         return {key: value for key, value in asdict(self).items() if value}
 
 
-def _attack(name: str, access: str, summary: str, paper: str, threats: tuple[str, ...] = LP, inner: str = "") -> Entry:
+def _attack(
+    name: str,
+    access: str,
+    summary: str,
+    paper: str,
+    threats: tuple[str, ...] = LP,
+    inner: str = "",
+    aliases: tuple[str, ...] = (),
+) -> Entry:
     return Entry(
         name=name,
         kind="attack",
@@ -90,6 +101,7 @@ def _attack(name: str, access: str, summary: str, paper: str, threats: tuple[str
         access=access,
         threats=threats,
         inner=inner,
+        aliases=aliases,
     )
 
 
@@ -150,6 +162,29 @@ _ATTACKS = (
         "Adam on the margin and the roughness of a colour map, alone or with other moves",
         "Laidlaw and Feizi 2019, https://arxiv.org/abs/1906.00001",
         threats=("linf", "l2", *SPATIAL, *COLOUR, "patch", "combined"),
+    ),
+    _attack(
+        "StAdv",
+        "gradients",
+        "the smoothest flow of pixels that wins, by L-BFGS or Adam",
+        "Xiao et al. 2018, https://arxiv.org/abs/1801.02612",
+        threats=("flow",),
+    ),
+    _attack(
+        "GridSearch",
+        "labels",
+        "every point of a grid over moves of a few numbers, by decisions only",
+        "Engstrom et al. 2019, https://arxiv.org/abs/1712.02779",
+        threats=("rotation", "translation"),
+        aliases=("grid",),
+    ),
+    _attack(
+        "RandomSearch",
+        "scores",
+        "the worst of some random moves, and of a random walk from there, by scores only",
+        "Engstrom et al. 2019, https://arxiv.org/abs/1712.02779",
+        threats=EVERY,
+        aliases=("random",),
     ),
     _attack(
         "Square",
@@ -239,6 +274,32 @@ _THREATS = tuple(
     )
 )
 
+_TRANSFORMATIONS = (
+    Entry(
+        name="EOT",
+        kind="transformation",
+        target="assay.transformations:EOT",
+        summary="search and judge on means over random views: the transformations that it is given, in their order",
+        paper="Athalye et al. 2018, https://arxiv.org/abs/1707.07397",
+    ),
+    *(
+        Entry(name=name, kind="transformation", target=f"assay.transformations:{name}", summary=summary)
+        for name, summary in (
+            ("Rotate", "a turn about the centre by at most so many degrees"),
+            ("Scale", "larger or smaller by at most this share"),
+            ("Translate", "a shift by at most so many pixels along each axis"),
+            ("Perspective", "a view from aside: corners move by at most this share of the side"),
+            ("Brightness", "at most so much is added to all values or taken away"),
+            ("Contrast", "distances to the mean grow or shrink by at most this share"),
+            ("ColourResponse", "each channel has its own gain and tone curve"),
+            ("Noise", "Gaussian noise of this standard deviation"),
+            ("Blur", "Gaussian blur of at most so many pixels"),
+            ("Resample", "other transformations at another resolution"),
+            ("JPEG", "compression at a quality between two"),
+        )
+    ),
+)
+
 _LOSSES = (
     Entry(name="ce", kind="loss", target="assay.losses:cross_entropy", summary="cross-entropy"),
     Entry(
@@ -284,6 +345,7 @@ def _cards(kind: Kind, folder: Path) -> Iterable[Entry]:
 _SOURCES: dict[Kind, Callable[[], Iterable[Entry]]] = {
     "attack": lambda: _ATTACKS,
     "threat": lambda: _THREATS,
+    "transformation": lambda: _TRANSFORMATIONS,
     "loss": lambda: _LOSSES,
     "model": lambda: _cards("model", _PACKAGE / "models" / "weights"),
     "data": lambda: _cards("data", _PACKAGE / "data" / "shipped"),
@@ -309,9 +371,9 @@ def names(kind: Kind) -> tuple[str, ...]:
 
 
 def find(kind: Kind, name: str) -> Entry | None:
-    """The entry of this name, upper and lower case, ``-`` and ``_`` aside; None where there is none."""
+    """The entry of this name or alias, upper and lower case, ``-`` and ``_`` aside; None where there is none."""
     wanted = _folded(name)
-    return next((entry for entry in entries(kind) if _folded(entry.name) == wanted), None)
+    return next((e for e in entries(kind) if wanted in map(_folded, (e.name, *e.aliases))), None)
 
 
 def get(kind: Kind, name: str) -> Entry:
@@ -338,6 +400,8 @@ def hint(name: str, candidates: Iterable[str]) -> str:
     close = near(name, candidates)
     if close:
         return f"Did you mean {' or '.join(close)}?"
+    if len(candidates) > _LISTED:
+        return "`assay list` tells what there is."
     return f"There are {', '.join(candidates)}." if candidates else "There are none."
 
 

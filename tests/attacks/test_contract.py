@@ -15,6 +15,7 @@ SETTINGS: dict[str, dict[str, object]] = {
     "MultiTargeted": {"targets": 2},
     "AdamSearch": {"steps": 10},
     "ReColorAdv": {"steps": 10, "lr": None},
+    "RandomSearch": {"draws": 10, "refine": 10},
     "Square": {"queries": 40},
     "FAB": {"steps": 8},
     "CarliniWagner": {"steps": 12, "search_steps": 3, "lr": 0.1, "initial_c": 1.0, "max_c": 8.0},
@@ -25,7 +26,12 @@ SETTINGS: dict[str, dict[str, object]] = {
     "SigmaZero": {"steps": 15},
 }
 # Random search and a search over constants need more of them to win.
-ENOUGH = {"Square": {"queries": 250}, "CarliniWagner": {"steps": 30, "max_c": 100.0}, "SigmaZero": {"steps": 40}}
+ENOUGH = {
+    "RandomSearch": {"draws": 20, "refine": 300},
+    "Square": {"queries": 250},
+    "CarliniWagner": {"steps": 30, "max_c": 100.0},
+    "SigmaZero": {"steps": 40},
+}
 STRENGTH = {
     "wins_beyond_the_exact_radius",
     "targeted_result_is_honest",
@@ -34,6 +40,7 @@ STRENGTH = {
 }
 # Bumps of at least 3 pixels cannot follow weights that are noise from pixel to pixel, whatever the number of queries.
 REACH = {("Square", "linf"): 3.0, ("Square", "l2"): 4.0}
+REACH[("RandomSearch", "linf")] = 3.0  # a random walk in 48 dimensions, which is made for a few
 # What attacks that minimise promise without eps: at most this multiple of the exact distance (in L0: 1.0, the count).
 MINIMUM: dict[tuple[str, str], float] = {
     **{("DeepFool", norm): 1.03 for norm in ("linf", "l2")},
@@ -47,8 +54,16 @@ MINIMUM: dict[tuple[str, str], float] = {
     ("SigmaZero", "l0"): 1.0,
 }
 UNTARGETED_ONLY = {"MultiTargeted"}
-# Settings of PGD, and a wrapper around APGD: what depends on the norm is checked with PGD and APGD.
-ONE_NORM = {"FGSM": "linf", "BIM": "linf", "MIFGSM": "linf", "ReColorAdv": "linf", "MultiTargeted": "l2"}
+# Settings of PGD, and a wrapper around APGD: what depends on the norm is checked with PGD and APGD. RandomSearch leaves
+# all of it to the threat.
+ONE_NORM = {
+    "FGSM": "linf",
+    "BIM": "linf",
+    "MIFGSM": "linf",
+    "ReColorAdv": "linf",
+    "RandomSearch": "linf",
+    "MultiTargeted": "l2",
+}
 PAIRS = [
     (entry.name, norm)
     for entry in registry.entries("attack")

@@ -23,6 +23,7 @@ from assay.attacks import (
     CarliniWagner,
     DeepFool,
     MultiTargeted,
+    RandomSearch,
     ReColorAdv,
     Square,
 )
@@ -44,6 +45,7 @@ ALL = {
     "MultiTargeted": lambda threat: MultiTargeted(attack=APGD(threat=threat, steps=10)),
     "AdamSearch": lambda threat: AdamSearch(threat=threat, steps=20),
     "ReColorAdv": lambda threat: ReColorAdv(threat=threat, steps=20, lr=None),
+    "RandomSearch": lambda threat: RandomSearch(threat=threat, draws=10, refine=150),
     "Square": lambda threat: Square(threat=threat, queries=60),
     "DeepFool": DeepFool,
     "FAB": lambda threat: FAB(threat=threat, steps=20),

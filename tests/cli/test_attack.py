@@ -94,7 +94,7 @@ def test_a_query_budget_is_kept(assay, tmp_path):
 @pytest.mark.parametrize("name", registry.names("attack"))
 def test_every_attack_runs_by_its_short_form(assay, name):
     quick = ("--set", "queries=20") if name == "Square" else ()
-    budget = {"linf": "0.3", "l2": "3", "l1": "12", "l0": "20"}
+    budget = {"linf": "0.3", "l2": "3", "l1": "12", "l0": "20", "flow": "0.3", "rotation": "60"}
     threat = registry.get("attack", name).threats[0]
     found = assay(*BASE, "--attack", name.lower(), "--threat", f"{threat}:{budget[threat]}", *quick, "--json")
     assert found.code == 0

@@ -10,10 +10,12 @@ from assay.attacks.ead import EAD
 from assay.attacks.fab import FAB
 from assay.attacks.fmn import FMN
 from assay.attacks.jsma import JSMA
+from assay.attacks.low_dimensional import GridSearch, RandomSearch
 from assay.attacks.pdpgd import PDPGD
 from assay.attacks.pgd import BIM, FGSM, MIFGSM, PGD
 from assay.attacks.sigma_zero import SigmaZero
 from assay.attacks.square import Square
+from assay.attacks.stadv import StAdv
 
 __all__ = [
     "APGD",
@@ -31,9 +33,12 @@ __all__ = [
     "Attack",
     "CarliniWagner",
     "DeepFool",
+    "GridSearch",
     "MultiTargeted",
+    "RandomSearch",
     "ReColorAdv",
     "Result",
     "SigmaZero",
     "Square",
+    "StAdv",
 ]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from assay.attacks.base import Attack
 from assay.attacks.boundaries import Boundaries, class_goal
+from assay.attacks.kept import Kept
 from assay.attacks.proximal import proximal_step
 from assay.errors import SettingError, ThreatError
 from assay.goals import Goal, Targeted, Untargeted
@@ -111,7 +112,7 @@ class PDPGD(Attack):
     def run(self, oracle: Oracle, x: Tensor, goal: Goal, rng: Keyed) -> Tensor:
         """Runs towards the nearest boundaries, the nearest first; then from random moves."""
         oracle.track()
-        best, goal = _Best(self.threat.identity(x)), class_goal(goal)
+        best, goal = Kept(self.threat.identity(x)), class_goal(goal)
         starts = self._towards_each(oracle, x, goal)
         raised = torch.ones(len(x), dtype=best.theta.dtype, device=x.device)
         for restart in range(self.restarts):
@@ -146,7 +147,7 @@ class PDPGD(Attack):
         return [torch.stack(moves, dim=1)[rows, pick] for pick in order.unbind(1)]
 
     def _descend(
-        self, oracle: Oracle, goal: Untargeted | Targeted, theta: Tensor, raised: Tensor, best: _Best
+        self, oracle: Oracle, goal: Untargeted | Targeted, theta: Tensor, raised: Tensor, best: Kept
     ) -> Tensor:
         """One run; returns the dual variables."""
         for step in range(self.steps):
@@ -164,28 +165,3 @@ class PDPGD(Attack):
         oracle.judge(theta)
         best.note(oracle, theta)
         return raised
-
-
-@final
-class _Best:
-    """What a run returns in training, where no referee keeps it: the smallest moves that reach the goal, else the last.
-
-    Args:
-        theta: the moves that change nothing, `(b, *m)`.
-    """
-
-    def __init__(self, theta: Tensor) -> None:
-        self.theta = theta
-        self.size = torch.full((len(theta),), torch.inf, device=theta.device)
-        self.rows = torch.arange(len(theta), device=theta.device)
-
-    def at(self, rows: Tensor) -> None:
-        """The samples that `note` is told about from now on."""
-        self.rows = rows
-
-    def note(self, oracle: Oracle, theta: Tensor) -> None:
-        """Look at the moves that were judged last."""
-        known = oracle.best_distance.to(self.size)
-        keep = (known < self.size[self.rows]) | known.isinf()
-        self.theta[self.rows[keep]] = theta[keep]
-        self.size[self.rows] = known
