@@ -133,7 +133,7 @@ class UniversalPatch(Fitted):
 
     def own(self) -> dict[str, Any]:
         """How it is pasted, and the bounds."""
-        return {"pasting": asdict(self.pasting), "bounds": list(self.bounds)}
+        return {"pasting": {**asdict(self.pasting), "scale": list(self.pasting.scale)}, "bounds": list(self.bounds)}
 
     @classmethod
     def from_content(cls, tensor: Tensor, content: dict[str, Any], **known: Any) -> UniversalPatch:

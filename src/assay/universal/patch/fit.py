@@ -22,6 +22,8 @@ from assay.universal.method import Method, Step, Task, number, whole
 from assay.universal.patch.artefact import UniversalPatch
 from assay.universal.patch.pasting import Pasting
 
+_FLOOR = 1e-16  # of Adam's denominator: the usual 1e-8 would stop it where the model is very sure of itself
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +72,7 @@ class PatchAscent(Method):
         """A step for each mini-batch."""
         low, high = task.threat.bounds
         patch = v[0].clone().requires_grad_()
-        optimiser = torch.optim.Adam([patch], lr=self.lr * (high - low))
+        optimiser = torch.optim.Adam([patch], lr=self.lr * (high - low), eps=_FLOOR)
         seen, fooled = 0, torch.zeros(0, dtype=torch.bool)
         for step, positions in zip(range(self.steps), _batches(task, self.batch), strict=False):
             optimiser.param_groups[0]["lr"] = self.lr * (high - low) * (1 - step / self.steps)
