@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -296,3 +297,32 @@ def test_names_from_outside_are_used_as_they_are():
     assert grammar.parse("THREAT", names={"THREAT": marker}) is marker
     with pytest.raises(GrammarError, match="unknown name 'THREAT'"):
         grammar.parse("THREAT")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "EOT(draws=30, share=1.0)",
+        "EOT(Rotate(20, padding='border'), Brightness(0.1), draws=10)",
+        "EOT(Resample(4, Blur(1), JPEG(60, best=90)), Noise(0.1), draws=2, confirm=0)",
+    ],
+)
+def test_expectations_are_read_and_written(text):
+    found = grammar.eot(text)
+    assert repr(found) == text
+    assert grammar.eot(repr(found)) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("Rotate(20)", "expected an eot"),
+        ("EOT(Linf(0.1))", "has to be Transformation"),
+        ("EOT(Rotat(3))", "Did you mean Rotate"),
+        ("EOT(Rotate(300))", "from 0 to 180; got 300"),
+        ("EOT(draw=3)", "Did you mean draws"),
+    ],
+)
+def test_expectations_that_cannot_be_are_refused_by_name(text, message):
+    with pytest.raises(GrammarError, match=re.escape(message)):
+        grammar.eot(text)

@@ -11,7 +11,7 @@ from assay import registry
 from assay.errors import GrammarError
 
 
-@pytest.mark.parametrize("kind", ["attack", "threat", "loss"])
+@pytest.mark.parametrize("kind", ["attack", "threat", "transformation", "loss"])
 def test_every_target_can_be_imported(kind):
     for entry in registry.entries(kind):
         built = entry.load()
@@ -32,6 +32,12 @@ def test_table_of_threats_is_that_of_the_package():
     from assay import threats
 
     assert set(registry.names("threat")) == set(threats.__all__) - {"Threat"}
+
+
+def test_table_of_transformations_is_that_of_the_package():
+    from assay import transformations
+
+    assert set(registry.names("transformation")) == set(transformations.__all__) - {"Transformation"}
 
 
 def test_table_of_losses_is_that_of_the_package():

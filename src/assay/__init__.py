@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from assay.threats import Threat as Threat
     from assay.threats import ToneCurve as ToneCurve
     from assay.threats import Translation as Translation
+    from assay.transformations import EOT as EOT
     from assay.universal import Universal as Universal
     from assay.universal import UniversalPatch as UniversalPatch
     from assay.universal import fit_patch as fit_patch
@@ -48,6 +49,7 @@ _HOMES = {
     "Access": "assay.oracle",
     "Combined": "assay.threats",
     "Data": "assay.data",
+    "EOT": "assay.transformations",
     "Evaluation": "assay.evaluation",
     "Flow": "assay.threats",
     "Goal": "assay.goals",
@@ -79,7 +81,18 @@ __all__ = ["__version__", "attacks", *sorted(_HOMES)]
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
-    if name in {"attacks", "data", "errors", "evaluation", "losses", "models", "testing", "threats", "universal"}:
+    if name in {
+        "attacks",
+        "data",
+        "errors",
+        "evaluation",
+        "losses",
+        "models",
+        "testing",
+        "threats",
+        "transformations",
+        "universal",
+    }:
         return importlib.import_module(f"assay.{name}")
     raise AttributeError(f"module 'assay' has no attribute {name!r}")
 

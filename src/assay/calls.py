@@ -1,4 +1,4 @@
-"""What names and calls in an expression mean: the attacks, threats and losses of the registry.
+"""What names and calls in an expression mean: attacks, threats, transformations and losses of the registry.
 
 A call is fitted to the signature of what it builds before that is built, so that every mistake is shown at
 its place together with what could stand there. Parameters are read from the signatures, never listed here.
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _SHORT = re.compile(r"(?P<name>[A-Za-z_][\w-]*)(?::(?P<arguments>.*))?", re.DOTALL)
 _INNER = "attack."
+_CALLED: tuple[registry.Kind, ...] = ("attack", "threat", "transformation")
 
 
 class Calls(Expression):
@@ -73,12 +74,12 @@ class Calls(Expression):
         raise self.error(f"unknown name {node.id!r}. {registry.hint(node.id, known)}", node)
 
     def call(self, node: ast.Call, depth: int) -> Any:
-        """Build the attack or threat that is called."""
+        """Build what is called."""
         return self._build(node, {}, depth)
 
     def _build(self, node: ast.Call, settings: Mapping[str, Any], depth: int) -> Any:
         if not isinstance(node.func, ast.Name):
-            raise self.error("only known attacks and threats can be called", node.func)
+            raise self.error("only known attacks, threats and transformations can be called", node.func)
         entry = _callable(node.func.id)
         if entry is None:
             raise self.error(f"unknown name {node.func.id!r}. {registry.hint(node.func.id, _callables())}", node.func)
@@ -169,7 +170,8 @@ class Calls(Expression):
         filled = {*keywords, *(p.name for p in places[: len(arguments)])}
         for name in [p.name for p in places if p.kind is p.VAR_POSITIONAL and p.name in keywords]:
             raise self.error(f"{entry.name} takes its {name} one after the other, without {name}=", node)
-        if missing := [p.name for p in parameters if p.default is p.empty and p.name not in filled]:
+        needed = [p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_POSITIONAL]
+        if missing := [name for name in needed if name not in filled]:
             cure = ": give --threat, or threat=Linf(8/255)" if "threat" in missing else ""
             raise self.error(f"{entry.name} needs {' and '.join(missing)}{cure}", node)
         if twice := [p.name for p in places[: len(arguments)] if p.name in keywords]:
@@ -201,11 +203,11 @@ class Calls(Expression):
 
 
 def _callable(name: str) -> registry.Entry | None:
-    return registry.find("attack", name) or registry.find("threat", name)
+    return next((entry for kind in _CALLED if (entry := registry.find(kind, name))), None)
 
 
 def _callables() -> tuple[str, ...]:
-    return (*registry.names("attack"), *registry.names("threat"))
+    return tuple(name for kind in _CALLED for name in registry.names(kind))
 
 
 def _annotation(parameter: inspect.Parameter) -> str:
@@ -226,4 +228,5 @@ def _fits(given: Any, annotation: str) -> bool:
         return "str" in kinds or "Literal" in annotation
     if given is None:
         return "None" in kinds
-    return not kinds <= {"Attack", "Threat"} or bool(kinds & {cls.__name__ for cls in type(given).__mro__})
+    known = {"Attack", "Threat", "Transformation"}
+    return not kinds <= known or bool(kinds & {cls.__name__ for cls in type(given).__mro__})

@@ -24,6 +24,7 @@ from assay.expression import CONSTANTS
 if TYPE_CHECKING:
     from assay.attacks import Attack
     from assay.threats import Threat
+    from assay.transformations import EOT
 
 T = TypeVar("T")
 
@@ -82,6 +83,21 @@ def threat(text: str) -> Threat:
     from assay.threats import Threat
 
     return cast("Threat", Calls(text, short=True).read(Threat))
+
+
+def eot(text: str) -> EOT:
+    """Read an expectation over transformations: ``EOT(Rotate(20), Brightness(0.1), draws=10)``.
+
+    Raises:
+        GrammarError: as in `parse`.
+
+    Example:
+        >>> eot("EOT(Rotate(20), draws=10)").draws
+        10
+    """
+    from assay.transformations import EOT
+
+    return parse(text, EOT)
 
 
 def attack(

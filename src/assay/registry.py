@@ -1,7 +1,7 @@
 """What exists under which name: read without importing torch, loaded at first use.
 
-Attacks, threats, transformations and losses are rows of the tables below; models, data sets and suites are found beside the
-files that describe them. A new attack is one row here, and everything else (the grammar, the command line,
+Attacks, threats, transformations and losses are rows of the tables below; models, data sets and suites are found
+beside the files that describe them. A new attack is one row here, and everything else (the grammar, the command line,
 the contract tests) finds it by this row.
 
 Example:

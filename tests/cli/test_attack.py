@@ -191,3 +191,21 @@ def test_cuda_is_not_silently_replaced(assay, monkeypatch):
     assert found.code == 2
     assert "finds no CUDA device" in found.said
     assert assay(*PGD, "--device", "cpu", "-q").code == 0
+
+
+def test_views_of_the_inputs_can_be_searched_on(assay):
+    eot = "EOT(Noise(0.2), draws=4)"
+    found = assay(*PGD, "--eot", eot, "--json").json
+    data = package.load_data("digits", limit=60)
+    x, y, index = data.batch(0, 60)
+    attack = package.attacks.PGD(threat=package.Linf(0.1), steps=3)
+    result = attack(package.load_model("digits-mlp"), x, y, index=index, eot=grammar.eot(eot))
+    assert found["eot"] == eot
+    assert found["forwards"] == pytest.approx(float(result.forwards.double().mean()))
+    assert found["accuracy"] == pytest.approx(float((~result.success).double().mean()))
+    plain = assay(*PGD, "--json").json
+    assert plain["eot"] is None
+    assert plain["forwards"] < found["forwards"] / 3
+    refused = assay(*PGD, "--eot", "Noise(0.2)")
+    assert refused.code == 2
+    assert "expected an eot" in refused.said

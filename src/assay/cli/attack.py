@@ -32,6 +32,12 @@ def attack(
     targeted: Annotated[
         str | None, typer.Option(metavar="TARGET", help="random, next, least-likely, or a class number.")
     ] = None,
+    eot: Annotated[
+        str | None,
+        typer.Option(
+            metavar="EOT", help="Random views to search and judge on: EOT(Rotate(20), Noise(0.05), draws=10)."
+        ),
+    ] = None,
     limit: options.Limit = None,
     seed: options.Seed = 0,
     max_queries: Annotated[int | None, typer.Option(min=1, help="Forward passes allowed per sample.")] = None,
@@ -51,6 +57,7 @@ def attack(
 
     search.check_goal(goal)
     built = grammar.attack(attack, threat, settings or ())
+    views = None if eot is None else grammar.eot(eot)
     model, data = options.canonical("model", model), options.canonical("data", data)
     samples = load_data(data, limit=limit)
     place = options.device(device)
@@ -72,6 +79,7 @@ def attack(
                 max_queries=max_queries,
                 batch=batch,
                 device=place,
+                eot=views,
             ):
                 chunks.append(columns)
                 done = sum(len(chunk["y"]) for chunk in chunks)
@@ -88,6 +96,7 @@ def attack(
         "model": model,
         "data": data,
         "attack": repr(built),
+        "eot": None if views is None else repr(views),
         "goal": goal,
         "seed": seed,
         **search.summary(columns),
@@ -175,6 +184,8 @@ def _table(found: dict[str, Any]) -> Table:
     rate = "-" if found["success_rate"] is None else f"{found['success_rate']:.1%}"
     median, mean = found["distance"]["median"], found["distance"]["mean"]
     table.add_row("attack", found["attack"])
+    if found["eot"]:
+        table.add_row("on views", found["eot"])
     table.add_row("model, data", f"{found['model']}, {found['data']}, {found['samples']} samples")
     table.add_row("goal", found["goal"])
     table.add_row("accuracy before", f"{found['clean_accuracy']:.1%}")

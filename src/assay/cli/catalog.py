@@ -22,6 +22,7 @@ class Listed(str, Enum):
 
     attacks = "attacks"
     threats = "threats"
+    transformations = "transformations"
     losses = "losses"
     models = "models"
     data = "data"
@@ -31,6 +32,7 @@ class Listed(str, Enum):
 _KINDS: dict[Listed, registry.Kind] = {
     Listed.attacks: "attack",
     Listed.threats: "threat",
+    Listed.transformations: "transformation",
     Listed.losses: "loss",
     Listed.models: "model",
     Listed.data: "data",
@@ -43,7 +45,7 @@ def list_(
     kind: Annotated[Listed | None, typer.Argument(help="What to list; everything when left out.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """List attacks, threats, losses, models, data or suites."""
+    """List attacks, threats, transformations, losses, models, data or suites."""
     kinds = [kind] if kind else list(Listed)
     if as_json:
         found = {k.value: [entry.as_dict() for entry in registry.entries(_KINDS[k])] for k in kinds}
@@ -76,7 +78,7 @@ def _threats(entry: registry.Entry) -> str:
 
 @terminal.guarded
 def show(
-    name: Annotated[str, typer.Argument(help="An attack, threat, loss, model, data set or suite.")],
+    name: Annotated[str, typer.Argument(help="An attack, threat, transformation, loss, model, data set or suite.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Show what one of them is and takes: parameters, types, defaults, meaning, access, threats, paper."""

@@ -20,6 +20,7 @@ from assay.rng import Keyed, derive
 if TYPE_CHECKING:
     from assay.attacks import Attack
     from assay.data import Data
+    from assay.transformations import EOT
 
 RELATIVE = ("random", "next", "least-likely")
 SAVED = ("x_adv", "x", "y", "success", "distance", "prediction", "forwards", "backwards", "index")
@@ -63,6 +64,7 @@ def search(
     max_queries: int | None = None,
     batch: int = 256,
     device: str = "cpu",
+    eot: EOT | None = None,
 ) -> Iterator[Columns]:
     """Attack the data in chunks; yields the columns of `SAVED`, ``correct`` and ``begun`` for each.
 
@@ -78,6 +80,7 @@ def search(
         max_queries: forward passes allowed per sample.
         batch: samples in a chunk; the results do not depend on it.
         device: where to compute if the model does not say.
+        eot: search and judge on means over random views, also of the clean inputs.
     """
     place, dtype = placement(model, torch.device(device))
     for start in range(0, len(data), batch):
@@ -90,11 +93,11 @@ def search(
         wanted: Goal = Untargeted(y_on)
         correct = None
         if goal != "untargeted":
-            clean, output = _clean(model, x_on, y_on, attack)
+            clean, output = _clean(model, x_on, y_on, attack, eot=eot, seed=seed, index=index_on)
             correct = clean == y_on
             classes = _classes(output, data)
             wanted = Targeted(_targets(goal, y_on, index_on, output, classes, seed), away=y_on)
-        result = attack(model, x_on, wanted, seed=seed, index=index_on, max_queries=max_queries)
+        result = attack(model, x_on, wanted, seed=seed, index=index_on, max_queries=max_queries, eot=eot)
         begun = ~(result.success & (result.distance == 0))
         columns = {
             "x_adv": result.x_adv,
@@ -112,12 +115,13 @@ def search(
         yield {name: column.cpu() for name, column in columns.items()}
 
 
-def _clean(model: Any, x: Tensor, y: Tensor, attack: Attack) -> tuple[Tensor, Any]:
+def _clean(
+    model: Any, x: Tensor, y: Tensor, attack: Attack, *, eot: EOT | None, seed: int, index: Tensor
+) -> tuple[Tensor, Any]:
     """Predictions and raw output on the clean inputs."""
-    goal = Untargeted(y)
-    oracle = Oracle(model, x, goal, attack.threat, access=Access.SCORES)
-    output = oracle.clean()
-    return goal.labels(output), output
+    oracle = Oracle(model, x, Untargeted(y), attack.threat, access=Access.SCORES, eot=eot, seed=seed, index=index)
+    oracle.judge_clean()
+    return oracle.record.prediction, oracle.clean()
 
 
 def _classes(output: Tensor, data: Data) -> int:

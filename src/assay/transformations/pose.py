@@ -14,7 +14,6 @@ from assay.errors import SettingError
 from assay.rng import Keyed
 from assay.transformations.base import Drawn, Transformation, check_images, check_range
 
-Padding = Literal["zeros", "border", "reflection"]
 _PADDINGS = ("zeros", "border", "reflection")
 
 
@@ -38,7 +37,7 @@ class Rotate(Transformation):
     """
 
     degrees: float
-    padding: Padding = "zeros"
+    padding: Literal["zeros", "border", "reflection"] = "zeros"
 
     def __post_init__(self) -> None:
         check_range("Rotate", "degrees", self.degrees, 0, 180)
@@ -77,7 +76,7 @@ class Scale(Transformation):
     """
 
     strength: float
-    padding: Padding = "zeros"
+    padding: Literal["zeros", "border", "reflection"] = "zeros"
 
     def __post_init__(self) -> None:
         check_range("Scale", "strength", self.strength, 0, 0.99)
@@ -113,7 +112,7 @@ class Translate(Transformation):
     """
 
     pixels: float
-    padding: Padding = "zeros"
+    padding: Literal["zeros", "border", "reflection"] = "zeros"
 
     def __post_init__(self) -> None:
         check_range("Translate", "pixels", self.pixels, 0, math.inf)
@@ -151,7 +150,7 @@ class Perspective(Transformation):
     """
 
     strength: float
-    padding: Padding = "zeros"
+    padding: Literal["zeros", "border", "reflection"] = "zeros"
 
     def __post_init__(self) -> None:
         check_range("Perspective", "strength", self.strength, 0, 0.4)
@@ -188,7 +187,7 @@ def _homography(source: Tensor, target: Tensor) -> Tensor:
     return torch.cat([found, torch.ones_like(found[:, :1])], dim=1).reshape(-1, 3, 3)
 
 
-def _warped(x: Tensor, matrix: Tensor, padding: Padding) -> Tensor:
+def _warped(x: Tensor, matrix: Tensor, padding: str) -> Tensor:
     """Images whose pixel at p shows what was at `matrix p`; p is (right, down, 1) in pixels from the centre."""
     height, width = x.shape[2:]
     right = torch.arange(width, dtype=x.dtype, device=x.device) - (width - 1) / 2
