@@ -181,12 +181,14 @@ def test_a_model_that_never_changes_cannot_be_won(norm):
     result = few(norm)(problem.model(), x, y)
     assert not result.success.any()
     assert torch.equal(result.x_adv, x)
+    assert (result.backwards >= 5).all()  # it was looked for
 
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_negative_logits_are_no_different(norm):
     _, model, x, y = setting(n=3)
     first = few(norm)(model, x, y)
+    assert first.success.all()
     with torch.no_grad():
         model[1].bias -= 50
     second = few(norm)(model, x, y)

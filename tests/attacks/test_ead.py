@@ -46,6 +46,7 @@ def test_exact_on_affine_problems(targets, shape, classes, bounds):
 @pytest.mark.parametrize("targets", [False, True])
 def test_batch_sizes_make_no_difference(targets):
     whole, alone, threes = (distances(Affine(classes=4), targets, size, QUICKER)[0] for size in (8, 1, 3))
+    assert whole.isfinite().all()
     assert torch.allclose(whole, alone, rtol=1e-9)
     assert torch.allclose(whole, threes, rtol=1e-9)
 

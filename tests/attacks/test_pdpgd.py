@@ -49,6 +49,7 @@ def test_exact_on_affine_problems(norm, targets, shape, classes, bounds):
 def test_batch_sizes_make_no_difference(norm):
     for targets in (False, True):
         whole, alone, threes = (distances(Affine(classes=4), norm, targets, size)[0] for size in (8, 1, 3))
+        assert whole.isfinite().all()
         assert torch.allclose(whole, alone, rtol=1e-9)
         assert torch.allclose(whole, threes, rtol=1e-9)
 

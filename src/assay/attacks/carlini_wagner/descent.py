@@ -165,6 +165,13 @@ class Descent(ABC):
             self.seen = torch.where(look, loss, self.seen)
         return ended
 
+    def double(self, rows: Tensor) -> None:
+        """Twice the constant where the mask says so, on from the same w; the end where it is too large."""
+        if bool(rows.any()):
+            self.c = torch.where(rows, 2 * self.c, self.c)
+            self.done |= rows & (self.c >= self.plan.max_c)
+            self.again(rows)
+
     def restart(self, rows: Tensor, w: Tensor) -> None:
         """Begin anew from w, with Adam's memory and the steps cleared, where the mask says so."""
         wide = column(rows, self.w)

@@ -14,7 +14,6 @@ from assay.oracle import Oracle
 from assay.threats import L0
 from assay.threats.additive import column
 
-_GROWTH = 2
 _ROOTS = 0.3  # units frozen after a success, in square roots of those changed
 _MATTERS = 0.01  # freezing ends after a unit whose change matters more than this
 _CHANGED = 1e-4  # of the range: a smaller change does not count
@@ -54,11 +53,7 @@ class SparseDescent(Descent):
             self._freeze(u, grad, won)
             self.done |= won & ~self.free.flatten(1).any(dim=1)
             self.restart(won, self.asked)
-        lost = ended & ~won
-        if bool(lost.any()):
-            self.c = torch.where(lost, _GROWTH * self.c, self.c)
-            self.done |= lost & (self.c >= self.plan.max_c)
-            self.again(lost)
+        self.double(ended & ~won)
 
     def _freeze(self, u: Tensor, grad: Tensor, rows: Tensor) -> None:
         """Freeze what did not move, and the units with the least `|u_i| |g_i|` of the rest."""

@@ -15,7 +15,6 @@ from assay.threats.additive import column, widened
 _LOWERED = 0.9  # the next cap, as a share of the one that was kept
 _WITHIN = 0.99  # of a budget: the first cap where there is one
 _FINEST = 1 / 256  # of the range: no cap below
-_GROWTH = 2
 _SOLVED = 1e-4  # share of c that the loss of a success may have left
 
 
@@ -50,8 +49,4 @@ class CappedDescent(Descent):
             self.tau = torch.where(kept, _LOWERED * torch.minimum(self.tau, self.least), self.tau)
             self.done |= kept & (self.tau < _FINEST)
             self.restart(kept, self.asked)
-        lost = ended & ~kept
-        if bool(lost.any()):
-            self.c = torch.where(lost, _GROWTH * self.c, self.c)
-            self.done |= lost & (self.c >= self.plan.max_c)
-            self.again(lost)
+        self.double(ended & ~kept)
