@@ -75,24 +75,27 @@ _HOMES = {
     "load_model": "assay.models",
 }
 
+_MODULES = (
+    "attacks",
+    "data",
+    "errors",
+    "evaluation",
+    "losses",
+    "models",
+    "physical",
+    "testing",
+    "threats",
+    "transformations",
+    "universal",
+)
+
 __all__ = ["__version__", "attacks", *sorted(_HOMES)]
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
-    if name in {
-        "attacks",
-        "data",
-        "errors",
-        "evaluation",
-        "losses",
-        "models",
-        "testing",
-        "threats",
-        "transformations",
-        "universal",
-    }:
+    if name in _MODULES:
         return importlib.import_module(f"assay.{name}")
     raise AttributeError(f"module 'assay' has no attribute {name!r}")
 
