@@ -29,7 +29,7 @@ def patch(
         typer.Option(metavar="DEGREES", help="Turned by up to so much to either side.", show_default="22.5"),
     ] = None,
     scale: Annotated[
-        tuple[float, float] | None, typer.Option(metavar="LOW HIGH", help="Range of scales.", show_default="0.8 1.0")
+        tuple[float, float] | None, typer.Option(metavar="LOW HIGH", help="Range of scales.", show_default="0.8 1.2")
     ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the fit: steps, batch, lr.")

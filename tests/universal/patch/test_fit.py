@@ -35,7 +35,7 @@ def images(count, seed):
     return x, LooksForRed()(x).argmax(dim=1)
 
 
-FAST = {"area": 0.2, "steps": 40, "batch": 16, "lr": 0.2}
+FAST = {"area": 0.2, "scale": (0.8, 1.0), "steps": 40, "batch": 16, "lr": 0.2}
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_the_model_sees_patched_images_inside_the_bounds_at_places_of_their_own(
             return super().forward(x)
 
     x = torch.full((8, 3, 16, 16), 0.5)
-    patch = UniversalPatch(patch=torch.ones(3, 9, 9), pasting=Pasting(area=0.2), settings={"seed": 0})
+    patch = UniversalPatch(patch=torch.ones(3, 9, 9), pasting=Pasting(area=0.2, scale=(0.8, 1.0)), settings={"seed": 0})
     patch.measure(Watching(), (x, torch.zeros(8, dtype=torch.int64)))
     moved = seen[-1]
     assert float(moved.min()) >= 0.5
@@ -131,7 +131,9 @@ def test_what_is_saved_is_loaded(fitted, tmp_path):
     assert (again.pasting, again.bounds, again.rates) == (fitted.pasting, fitted.bounds, fitted.rates)
     assert again.as_dict() == json.loads(json.dumps(fitted.as_dict()))
     assert repr(again) == repr(fitted)
-    assert again.settings["method"] == repr(PatchAscent(pasting=Pasting(area=0.2), steps=40, batch=16, lr=0.2))
+    assert again.settings["method"] == repr(
+        PatchAscent(pasting=Pasting(area=0.2, scale=(0.8, 1.0)), steps=40, batch=16, lr=0.2)
+    )
     with pytest.raises(StoreError, match="not a universal perturbation"):
         Universal.load(tmp_path / "p")
     UniversalPatch(patch=torch.full((1, 2, 2), 1.5)).save(tmp_path / "beyond")

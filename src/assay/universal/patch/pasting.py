@@ -43,10 +43,10 @@ class Pasting:
     among those where all of the patch lies inside the image.
 
     Args:
-        area: share of the image that the patch covers at scale 1.
+        area: share of the image that the patch covers at scale 1; with the default scales also in the mean.
         shape: "circle" or "square".
         rotation: it is turned by up to so many degrees to either side.
-        scale: the least and the largest factor of its side; with 1 as the largest it never covers more than `area`.
+        scale: the least and the largest factor of its side; (0.8, 1.0) for one that never covers more than `area`.
 
     Raises:
         SettingError: a setting is out of range.
@@ -60,16 +60,16 @@ class Pasting:
     Example:
         >>> pasting = Pasting(area=0.1)
         >>> pasting.pixels(32, 32)
-        12
+        14
         >>> places = pasting.draw(Keyed(0, torch.arange(2)), 32, 32)
-        >>> pasting.paste(torch.zeros(2, 3, 32, 32), torch.ones(3, 12, 12), places).shape
+        >>> pasting.paste(torch.zeros(2, 3, 32, 32), torch.ones(3, 14, 14), places).shape
         torch.Size([2, 3, 32, 32])
     """
 
     area: float = 0.1
     shape: Literal["circle", "square"] = "circle"
     rotation: float = 22.5
-    scale: tuple[float, float] = (0.8, 1.0)
+    scale: tuple[float, float] = (0.8, 1.2)
 
     def __post_init__(self) -> None:
         if not _real(self.area) or not 0 < self.area <= 1:
