@@ -20,6 +20,7 @@ from assay.threats import Threat
 from assay.threats.base import need_budget
 
 _MOST = 1_000_000  # points of a grid
+_FAR = 1e8  # a coordinate beyond all budgets
 _TOGETHER = 32  # candidates in one question, at most
 _GROWN, _SHRUNK = 1.5, 0.8  # factors of the radius after a step that was better, and after one that was not
 
@@ -29,9 +30,9 @@ _GROWN, _SHRUNK = 1.5, 0.8  # factors of the radius after a step that was better
 class GridSearch(Attack):
     r"""Every point of a grid over the allowed moves, the farthest from the clean input first.
 
-    The grid spans the box around the set, whose corners are the projections of moves far away, with `points` values
-    along each coordinate from end to end; points outside the set are projected. It asks for decisions alone, in groups
-    of 1, 2, 4, ... 32 moves, and a sample leaves after the group that breaks it.
+    The grid spans a box with `points` values along each coordinate, from one end to the other of what the threat allows
+    where nothing else moves; points outside the set are projected. It asks for decisions alone, in groups of 1, 2, 4,
+    ... 32 moves, and a sample leaves after the group that breaks it.
 
     Args:
         threat: which moves are allowed; it needs a budget eps, and moves of a few numbers.
@@ -78,13 +79,12 @@ class GridSearch(Attack):
 
     def run(self, oracle: Oracle, x: Tensor, goal: Goal, rng: Keyed) -> Tensor:
         """All points, until everybody is decided."""
-        units = self._units(x)
-        last = self.threat.identity(x)
+        last, units, (low, high) = self.threat.identity(x), self._units(x), self._box(x)
         broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         for group in _groups(len(units)):
             if oracle.finished or bool(broken.all()):
                 break
-            moves = self._moves(x, units[group.start : group.stop])
+            moves = self._moves(x, low, high, units[group.start : group.stop])
             labels = oracle.labels(moves, ~broken)
             wins = torch.stack([goal.reached_labels(one) for one in labels.unbind(1)], dim=1) & (labels >= 0)
             best = torch.where(wins.any(dim=1), wins.long().argmax(dim=1), labels.shape[1] - 1)
@@ -109,17 +109,25 @@ class GridSearch(Attack):
         far = units.abs().amax(dim=1).mul(1e4).round()  # rounding orders nothing
         return units[far.argsort(descending=True, stable=True)].to(x)
 
-    def _moves(self, x: Tensor, units: Tensor) -> Tensor:
-        """These points of every sample's own grid, `(b, k, *m)`."""
+    def _box(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The smallest and largest value of each coordinate where the others are at rest, `(b, *m)`."""
         nothing = self.threat.identity(x)
-        far = torch.full_like(nothing, torch.finfo(x.dtype).max ** 0.5)
-        low, high = self.threat.project(x, -far), self.threat.project(x, far)
+        far = min(torch.finfo(x.dtype).max ** 0.5, _FAR)
+        ends = []
+        for sign in (-1, 1):
+            end = nothing.flatten(1).clone()
+            for i in range(end.shape[1]):
+                alone = nothing.flatten(1).clone()
+                alone[:, i] += sign * far
+                end[:, i] = self.threat.project(x, alone.reshape(nothing.shape)).flatten(1)[:, i]
+            ends.append(end.reshape(nothing.shape))
+        return ends[0], ends[1]
+
+    def _moves(self, x: Tensor, low: Tensor, high: Tensor, units: Tensor) -> Tensor:
+        """These points of every sample's own grid, `(b, k, *m)`."""
+        middle, half = (low + high) / 2, (high - low) / 2
         return torch.stack(
-            [
-                self.threat.project(x, (high + low) / 2 + unit.reshape(nothing.shape[1:]) * (high - low) / 2)
-                for unit in units
-            ],
-            dim=1,
+            [self.threat.project(x, middle + unit.reshape(half.shape[1:]) * half) for unit in units], dim=1
         )
 
 
