@@ -9,7 +9,7 @@ import assay
 from assay import registry
 from assay.attacks import FGSM, PGD
 from assay.errors import AccessError, GrammarError, SettingError
-from assay.evaluation.suites import Stage, Suite, fit, load_suite
+from assay.evaluation.suites import Stage, Suite, default_suite, fit, load_suite
 from assay.oracle import Access
 
 LINF = assay.Linf(0.1)
@@ -35,6 +35,28 @@ def test_standard_is_what_its_page_says() -> None:
     assert "loss='dlr'" in attacks[1]
     assert "targets=9" in attacks[1]
     assert "queries=5000" in attacks[2]
+
+
+@pytest.mark.parametrize(
+    ("threat", "stages"),
+    [
+        (assay.Flow(0.05), ["apgd-ce", "apgd-t", "random"]),
+        (assay.Rotation(30), ["grid", "apgd-ce", "apgd-t", "random"]),
+        (assay.Combined(assay.Flow(0.05), LINF), ["apgd-ce", "apgd-t", "random"]),
+    ],
+    ids=repr,
+)
+def test_threats_beyond_the_norms_have_a_suite_of_their_own(threat: assay.Threat, stages: list[str]) -> None:
+    suite = load_suite(default_suite(threat), threat)
+    assert suite.name == "moves"
+    assert [stage.name for stage in suite.stages] == stages
+    assert suite.foreign == ()
+
+
+def test_the_smallest_flow_and_the_smoothest() -> None:
+    assert [stage.name for stage in load_suite(default_suite(assay.Flow()), assay.Flow()).stages] == ["pdpgd"]
+    with pytest.raises(SettingError, match="smoothest flow, which StAdv finds"):
+        load_suite("minimal", assay.Flow(measure="roughness"))
 
 
 def test_records_are_expressions_that_build_the_same_attack() -> None:
@@ -136,7 +158,7 @@ def test_threats_are_read_in_any_case(tmp_path: Path) -> None:
         (STAGE + "min_classes=true", "min_classes = True"),
         (STAGE + "fallback=1", "fallback = 1; it has to be text"),
         (STAGE + 'threats="linf,l2"', "threats = 'linf,l2'; it has to be a list"),
-        (STAGE + 'threats=["linff"]', "names the threat 'linff'; known are l0, l1, l2, linf"),
+        (STAGE + 'threats=["linff"]', "names the threat 'linff'; known are .*l0, l1, l2, linf"),
         (STAGE + "threats=[1]", "names the threat '1'"),
     ],
 )

@@ -108,6 +108,7 @@ class PDPGD(Attack):
             raise SettingError(f"dual_rate must be finite and not negative; got {self.dual_rate}.")
         if not isinstance(self.threat, Threat):
             raise ThreatError(f"PDPGD needs a threat such as assay.L2(); got {self.threat!r}.")
+        self.threat.with_eps(1.0)  # it projects on balls of any size, and a threat without them says so
 
     def run(self, oracle: Oracle, x: Tensor, goal: Goal, rng: Keyed) -> Tensor:
         """Runs towards the nearest boundaries, the nearest first; then from random moves."""

@@ -82,8 +82,10 @@ class Suite:
 
 
 def default_suite(threat: Threat) -> str:
-    """The suite that is run when none is named: for a threat without a budget the one that looks for small moves."""
-    return "minimal" if threat.eps is None else "standard"
+    """The suite that is run when none is named: without a budget the one that looks for small moves, else by norm."""
+    if threat.eps is None:
+        return "minimal"
+    return "standard" if threat.name.lower() in registry.NORMS else "moves"
 
 
 def load_suite(spec: str | os.PathLike[str] | Sequence[tuple[str, Attack]], threat: Threat) -> Suite:
