@@ -178,7 +178,7 @@ def measure(
         y: right labels, `(b,)`.
         camera: as for `photograph`.
         photos: photographs of each image.
-        seed: key of all draws; take another one than the search's, or an attack with EOT is measured on what it saw.
+        seed: key of all draws; they are others than those of a search with the same seed.
         index: as for `photograph`.
         bounds: as for `photograph`.
         micro_batch: images per model call; found automatically when None.

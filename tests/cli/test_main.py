@@ -15,11 +15,12 @@ from assay.cli.main import main
 OPTIONS = {
     "evaluate": "attack chunk data device devices fail-under help json limit out overwrite quiet resume save-adv seed "
     "suite threat",
-    "attack": "attack batch data device help json limit max-queries quiet save seed set targeted threat",
+    "attack": "attack batch data device eot help json limit max-queries quiet save seed set targeted threat",
     "universal": "data device fit help json limit load method out overwrite quiet seed set start target test-data "
     "threat",
     "patch": "area bounds data device fit help json limit load out overwrite quiet rotation scale seed set shape start "
     "target test-data",
+    "physical": "attack batch camera data device draws help json limit photos quiet seed set threat",
     "list": "help json",
     "show": "help json",
     "report": "help json open",

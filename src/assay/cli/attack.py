@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from assay.cli import options, terminal
-from assay.errors import SettingError, StoreError, ThreatError
+from assay.errors import SettingError, StoreError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -122,8 +122,7 @@ def attack(
 
 def _checked(attack: str, threat: str | None, targeted: str | None, save: Path | None) -> str:
     """Find out what is cheap to find out before torch is imported; returns the goal."""
-    if threat is None and "(" not in attack:
-        raise ThreatError(f"{attack} needs a threat: give --threat, for instance --threat linf:8/255.")
+    options.has_threat(attack, threat)
     if save and save.suffix != ".npz":
         raise typer.BadParameter(f"{save} must end in .npz", param_hint="--save")
     if save:

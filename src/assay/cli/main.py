@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from assay import __version__
-from assay.cli import attack, catalog, evaluate, patch, runs, terminal, universal
+from assay.cli import attack, catalog, evaluate, patch, physical, runs, terminal, universal
 
 app = typer.Typer(
     name="assay",
@@ -23,6 +23,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("attack")(attack.attack)
 app.command("universal")(universal.universal)
 app.command("patch")(patch.patch)
+app.command("physical")(physical.physical)
 app.command("list")(catalog.list_)
 app.command("show")(catalog.show)
 app.command("report")(runs.report)

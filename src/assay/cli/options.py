@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from assay import registry
-from assay.errors import AssayError, ModelError, SettingError, StoreError
+from assay.errors import AssayError, ModelError, SettingError, StoreError, ThreatError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -108,6 +108,16 @@ def model(spec: str, device: str, data: data.Data, threat: AnyThreat) -> nn.Modu
     if logits and output.shape[1] > 1 and data.y is not None:
         check_classes(Untargeted(data.y), output.shape[1])
     return loaded
+
+
+def has_threat(attack: str, threat: str | None) -> None:
+    """Make sure, before torch is imported, that an attack given by its name alone has a threat.
+
+    Raises:
+        ThreatError: it has none.
+    """
+    if threat is None and "(" not in attack:
+        raise ThreatError(f"{attack} needs a threat: give --threat, for instance --threat linf:8/255.")
 
 
 def writable(path: Path) -> None:
