@@ -62,6 +62,7 @@ QUICK = {  # defaults that would take long
     "CarliniWagner": {"steps": 10, "search_steps": 2},
     "PDPGD": {"steps": 5, "restarts": 1},
     "EAD": {"steps": 10, "search_steps": 2},
+    "HopSkipJump": {"steps": 2},
 }
 
 

@@ -194,6 +194,14 @@ _ATTACKS = (
         threats=("linf", "l2"),
     ),
     _attack(
+        "HopSkipJump",
+        "labels",
+        "smallest move by steps along the boundary's estimated normal, by decisions only",
+        "Chen et al. 2020, https://arxiv.org/abs/1904.02144",
+        threats=("linf", "l2"),
+        aliases=("hsj",),
+    ),
+    _attack(
         "DeepFool",
         "gradients",
         "steps to the nearest linearised boundary until the decision changes",

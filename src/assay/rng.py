@@ -113,6 +113,10 @@ class Keyed:
         part.draw = self.draw
         return part
 
+    def named(self, *names: str | int) -> Keyed:
+        """An independent stream of the same samples for a named part of a search, from its first draw on."""
+        return Keyed(derive(self.seed, *names), self.index, dtype=self.dtype)
+
     def words(self, count: int, rows: Tensor | None = None) -> Tensor:
         """The next draw: `count` 32-bit words per sample, `(b, count)` int64 (or only the given rows)."""
         index = self.index if rows is None else self.index[rows]

@@ -24,6 +24,7 @@ SETTINGS: dict[str, dict[str, object]] = {
     "FMN": {"steps": 8, "targets": 1, "polish": 6},
     "EAD": {"steps": 20, "search_steps": 4, "initial_c": 0.1, "lr": 0.02},
     "SigmaZero": {"steps": 15},
+    "HopSkipJump": {"steps": 3, "probes": 30},
 }
 # Random search and a search over constants need more of them to win.
 ENOUGH = {
@@ -31,8 +32,10 @@ ENOUGH = {
     "Square": {"queries": 250},
     "CarliniWagner": {"steps": 30, "max_c": 100.0},
     "SigmaZero": {"steps": 40},
+    "HopSkipJump": {"steps": 25},
 }
 STRENGTH = {
+    "no_budget",
     "wins_beyond_the_exact_radius",
     "targeted_result_is_honest",
     "values_at_the_bounds_can_move",

@@ -9,6 +9,7 @@ from assay.attacks.deepfool import DeepFool
 from assay.attacks.ead import EAD
 from assay.attacks.fab import FAB
 from assay.attacks.fmn import FMN
+from assay.attacks.hop_skip_jump import HopSkipJump
 from assay.attacks.jsma import JSMA
 from assay.attacks.low_dimensional import GridSearch, RandomSearch
 from assay.attacks.pdpgd import PDPGD
@@ -34,6 +35,7 @@ __all__ = [
     "CarliniWagner",
     "DeepFool",
     "GridSearch",
+    "HopSkipJump",
     "MultiTargeted",
     "RandomSearch",
     "ReColorAdv",
