@@ -57,12 +57,16 @@ def test_access_is_that_of_the_class(name):
 
 QUICK = {  # defaults that would take long
     "Square": {"queries": 5},
+    "NES": {"steps": 2},
+    "SPSA": {"steps": 2},
     "APGD": {"steps": 5},
     "MultiTargeted": {"targets": 1, "attack.steps": 5},
     "CarliniWagner": {"steps": 10, "search_steps": 2},
     "PDPGD": {"steps": 5, "restarts": 1},
     "EAD": {"steps": 10, "search_steps": 2},
     "HopSkipJump": {"steps": 2},
+    "SignOPT": {"steps": 1},
+    "OPT": {"steps": 1},
 }
 
 

@@ -17,6 +17,8 @@ SETTINGS: dict[str, dict[str, object]] = {
     "ReColorAdv": {"steps": 10, "lr": None},
     "RandomSearch": {"draws": 10, "refine": 10},
     "Square": {"queries": 40},
+    "NES": {"steps": 5, "samples": 12},
+    "SPSA": {"steps": 5, "samples": 12},
     "FAB": {"steps": 8},
     "CarliniWagner": {"steps": 12, "search_steps": 3, "lr": 0.1, "initial_c": 1.0, "max_c": 8.0},
     "PDPGD": {"steps": 8, "restarts": 2},
@@ -25,14 +27,20 @@ SETTINGS: dict[str, dict[str, object]] = {
     "EAD": {"steps": 20, "search_steps": 4, "initial_c": 0.1, "lr": 0.02},
     "SigmaZero": {"steps": 15},
     "HopSkipJump": {"steps": 3, "probes": 30},
+    "SignOPT": {"steps": 2, "directions": 10, "probes": 30},
+    "OPT": {"steps": 1, "directions": 10, "probes": 5},
 }
 # Random search and a search over constants need more of them to win.
 ENOUGH = {
     "RandomSearch": {"draws": 20, "refine": 300},
     "Square": {"queries": 250},
+    "NES": {"steps": 40, "samples": 50},
+    "SPSA": {"steps": 40, "samples": 50, "lr": 0.03},
     "CarliniWagner": {"steps": 30, "max_c": 100.0},
     "SigmaZero": {"steps": 40},
     "HopSkipJump": {"steps": 25},
+    "SignOPT": {"steps": 10, "directions": 20, "probes": 100},
+    "OPT": {"steps": 20, "directions": 20},
 }
 STRENGTH = {
     "no_budget",
@@ -57,14 +65,16 @@ MINIMUM: dict[tuple[str, str], float] = {
     ("SigmaZero", "l0"): 1.0,
 }
 UNTARGETED_ONLY = {"MultiTargeted"}
-# Settings of PGD, and a wrapper around APGD: what depends on the norm is checked with PGD and APGD. RandomSearch leaves
-# all of it to the threat.
+# Settings of PGD, and a wrapper around APGD: what depends on the norm is checked with PGD and APGD. RandomSearch, NES and
+# SPSA leave all of it to the threat.
 ONE_NORM = {
     "FGSM": "linf",
     "BIM": "linf",
     "MIFGSM": "linf",
     "ReColorAdv": "linf",
     "RandomSearch": "linf",
+    "NES": "l2",
+    "SPSA": "linf",
     "MultiTargeted": "l2",
 }
 PAIRS = [

@@ -12,6 +12,8 @@ from assay.attacks.fmn import FMN
 from assay.attacks.hop_skip_jump import HopSkipJump
 from assay.attacks.jsma import JSMA
 from assay.attacks.low_dimensional import GridSearch, RandomSearch
+from assay.attacks.nes import NES, SPSA
+from assay.attacks.opt import OPT, SignOPT
 from assay.attacks.pdpgd import PDPGD
 from assay.attacks.pgd import BIM, FGSM, MIFGSM, PGD
 from assay.attacks.sigma_zero import SigmaZero
@@ -28,8 +30,11 @@ __all__ = [
     "FMN",
     "JSMA",
     "MIFGSM",
+    "NES",
+    "OPT",
     "PDPGD",
     "PGD",
+    "SPSA",
     "AdamSearch",
     "Attack",
     "CarliniWagner",
@@ -41,6 +46,7 @@ __all__ = [
     "ReColorAdv",
     "Result",
     "SigmaZero",
+    "SignOPT",
     "Square",
     "StAdv",
 ]
