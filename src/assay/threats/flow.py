@@ -75,8 +75,8 @@ class Flow(Boxed):
             raise ThreatError(f"measure must be 'displacement' or 'roughness'; got {self.measure!r}.")
         if self.measure == "roughness" and self.eps is not None:
             raise ThreatError(
-                "Flow has no eps on roughness: Flow(measure='roughness') asks for the smoothest flow, which StAdv finds "
-                "(--attack stadv); Flow(0.05) limits displacements."
+                "Flow has no eps on roughness: Flow(measure='roughness') asks for the smoothest flow, which StAdv "
+                "finds (--attack stadv); Flow(0.05) limits displacements."
             )
 
     def apply(self, x: Tensor, theta: Tensor) -> Tensor:
