@@ -52,7 +52,7 @@ def test_a_saved_patch_is_measured_and_gone_on_from(assay, tmp_path):
     assert found.code == 0, found.err
     data = package.load_data("digits", limit=100)
     assert found.json["measured"] == patch.measure(package.load_model("digits-mlp"), data).as_dict()
-    more = assay(*BASE, "--start", tmp_path / "p", "--set", "steps=2", "--json", "-q")
+    more = assay(*BASE, "--start", tmp_path / "p", "--set", "steps=2", "--set", "scouts=0", "--json", "-q")
     assert more.code == 0, more.err
     assert more.json["pasting"]["area"] == 0.2
     assert more.json["settings"]["warm_start"] is True

@@ -32,7 +32,7 @@ def patch(
         tuple[float, float] | None, typer.Option(metavar="LOW HIGH", help="Range of scales.", show_default="0.8 1.2")
     ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the fit: steps, batch, lr.")
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the fit, such as steps=3000.")
     ] = None,
     target: fits.Target = None,
     fit: fits.Fit = None,

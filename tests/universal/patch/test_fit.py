@@ -74,6 +74,17 @@ def test_without_a_target_any_other_class_will_do():
     assert found.baseline().measure(RedOrNot(), (other, nothing)).fooling.value < 0.05
 
 
+def test_without_a_target_the_class_that_a_patch_reaches_most_easily_is_found():
+    """What leads away from each decision by itself makes bright images dark and dark ones bright, and fools few."""
+    model, data, other = LooksForRed(), images(60, 0), images(200, 1)
+    assert fit_patch(model, data, **FAST, scouts=0).measure(model, other).fooling.value < 0.5
+    found = fit_patch(model, data, **FAST, scout_steps=20)
+    assert found.measure(model, other).fooling.value > 0.95
+    assert found.settings["target"] is None
+    assert found.spent["forwards"] == 60 + found.spent["backwards"]
+    assert 3 * 20 * 12 + 40 * 12 < found.spent["backwards"] <= (3 * 20 + 40) * 16
+
+
 def test_the_model_sees_patched_images_inside_the_bounds_at_places_of_their_own():
     seen = []
 
@@ -113,12 +124,15 @@ def test_other_bounds_and_the_start():
 
 def test_passes_and_forwards_are_counted_and_seeds_decide():
     data = images(20, 0)
-    steps = [now.universal for now in patch_fitting(LooksForRed(), data, steps=4, batch=16, area=0.2)]
+    steps = [now.universal for now in patch_fitting(LooksForRed(), data, steps=4, batch=16, area=0.2, scouts=0)]
     assert [found.spent["passes"] for found in steps] == [0, 1, 1, 2]
     assert [found.spent["backwards"] for found in steps] == [16, 20, 36, 40]
     assert steps[-1].spent["forwards"] == 20 + 40
-    other = [now.universal for now in patch_fitting(LooksForRed(), data, steps=4, batch=16, area=0.2, seed=1)]
-    again = [now.universal for now in patch_fitting(LooksForRed(), data, steps=4, batch=16, area=0.2, micro_batch=3)]
+    other = [now.universal for now in patch_fitting(LooksForRed(), data, steps=4, batch=16, area=0.2, scouts=0, seed=1)]
+    again = [
+        now.universal
+        for now in patch_fitting(LooksForRed(), data, steps=4, batch=16, area=0.2, scouts=0, micro_batch=3)
+    ]
     assert torch.allclose(again[-1].patch, steps[-1].patch, atol=1e-5)
     assert not torch.allclose(other[-1].patch, steps[-1].patch, atol=1e-2)
     assert float(steps[0].patch.sub(0.5).abs().max()) == pytest.approx(0.2, rel=1e-3)  # the first step of Adam
@@ -183,6 +197,7 @@ class Labels(LooksForRed):
         (LooksForRed(), images(5, 0), {"are": 0.1}, SettingError, "Did you mean area"),
         (LooksForRed(), images(5, 0), {"steps": 0}, SettingError, "steps must"),
         (LooksForRed(), images(5, 0), {"lr": -1}, SettingError, "lr must"),
+        (LooksForRed(), images(5, 0), {"scouts": -1}, SettingError, "scouts must"),
         (LooksForRed(), images(5, 0), {"target": 3}, SettingError, "knows 0 to 2"),
         (LooksForRed(), images(5, 0), {"area": 0.9}, SettingError, "pixels long"),
         (Labels(), images(5, 0), {}, AccessError, "fitting needs gradients"),
