@@ -58,6 +58,7 @@ def test_access_is_that_of_the_class(name):
 QUICK = {  # defaults that would take long
     "Square": {"queries": 5},
     "NES": {"steps": 2},
+    "SimBA": {"steps": 5},
     "SPSA": {"steps": 2},
     "APGD": {"steps": 5},
     "MultiTargeted": {"targets": 1, "attack.steps": 5},

@@ -194,6 +194,13 @@ _ATTACKS = (
         threats=("linf", "l2"),
     ),
     _attack(
+        "SimBA",
+        "scores",
+        "steps along pixels or cosine waves in random order, kept where scores improve",
+        "Guo et al. 2019, https://arxiv.org/abs/1905.07121",
+        threats=("linf", "l2"),
+    ),
+    _attack(
         "SPSA",
         "scores",
         "Adam on gradients that are estimated from scores at random corners of a small cube",

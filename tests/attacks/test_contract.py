@@ -19,6 +19,7 @@ SETTINGS: dict[str, dict[str, object]] = {
     "Square": {"queries": 40},
     "NES": {"steps": 5, "samples": 12},
     "SPSA": {"steps": 5, "samples": 12},
+    "SimBA": {"steps": 20},
     "FAB": {"steps": 8},
     "CarliniWagner": {"steps": 12, "search_steps": 3, "lr": 0.1, "initial_c": 1.0, "max_c": 8.0},
     "PDPGD": {"steps": 8, "restarts": 2},
@@ -27,13 +28,14 @@ SETTINGS: dict[str, dict[str, object]] = {
     "EAD": {"steps": 20, "search_steps": 4, "initial_c": 0.1, "lr": 0.02},
     "SigmaZero": {"steps": 15},
     "HopSkipJump": {"steps": 3, "probes": 30},
-    "SignOPT": {"steps": 2, "directions": 10, "probes": 30},
-    "OPT": {"steps": 1, "directions": 10, "probes": 5},
+    "SignOPT": {"steps": 1, "directions": 5, "probes": 20, "beta": 0.1},
+    "OPT": {"steps": 1, "directions": 5, "probes": 3, "beta": 0.1},
 }
 # Random search and a search over constants need more of them to win.
 ENOUGH = {
     "RandomSearch": {"draws": 20, "refine": 300},
     "Square": {"queries": 250},
+    "SimBA": {"steps": 300, "step": 0.05},
     "NES": {"steps": 40, "samples": 50},
     "SPSA": {"steps": 40, "samples": 50, "lr": 0.03},
     "CarliniWagner": {"steps": 30, "max_c": 100.0},

@@ -17,6 +17,7 @@ from assay.attacks.opt import OPT, SignOPT
 from assay.attacks.pdpgd import PDPGD
 from assay.attacks.pgd import BIM, FGSM, MIFGSM, PGD
 from assay.attacks.sigma_zero import SigmaZero
+from assay.attacks.simba import SimBA
 from assay.attacks.square import Square
 from assay.attacks.stadv import StAdv
 
@@ -47,6 +48,7 @@ __all__ = [
     "Result",
     "SigmaZero",
     "SignOPT",
+    "SimBA",
     "Square",
     "StAdv",
 ]
