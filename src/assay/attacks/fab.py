@@ -23,8 +23,11 @@ from assay.threats import L1, L2, Linf, Threat
 from assay.threats.additive import column
 
 _RADIUS: dict[Norm, float] = {"linf": 0.3, "l2": 1.0, "l1": 5.0}  # of random starts where eps is None
-_FINAL_STEPS = 3
-_FINAL_SHARE = 0.99  # of the way to where the final search expects the boundary
+_SECANTS = 3  # steps of a search along the segment from the clean input
+_SHARE = 0.99  # of the way to where such a step expects the boundary
+_PATIENCE = 2  # misses, or hits, in a row before the overshoot eta - 1 changes
+_GROWTH = 1.5  # of the overshoot with each further miss, and its decay with each further hit
+_MOST = 20.0  # times the overshoot, or that part of it, whatever the number
 
 
 @final
@@ -32,11 +35,11 @@ _FINAL_SHARE = 0.99  # of the way to where the final search expects the boundary
 class FAB(Attack):
     """Fast adaptive boundary attack: projections on the linearised boundary, biased towards the clean input.
 
-    At the move `theta` the boundary of the nearest class is linearised. With `d_1` the least move from theta to this
-    hyperplane within the box, `d_2` that from the clean input (0), and `a = min(||d_1|| / (||d_1|| + ||d_2||),
-    alpha_max)`: `theta <- clip((1 - a) (theta + eta d_1) + a eta d_2)`, with a = 0 until a run's first success. Where
-    the decision has changed, the move is noted and the search goes back to `beta theta`. At last three secant steps
-    along the segment from the clean input look for the boundary nearer than the best move.
+    At the move `theta` the boundary of the nearest class is linearised. Where the decision has changed there, the move
+    is noted, and the search goes back to `beta theta`. With `d_1` the least move from there to the hyperplane within
+    the box, `d_2` that from the clean input (0), and `a = min(||d_1|| / (||d_1|| + ||d_2||), alpha_max)`:
+    `theta <- clip((1 - a) (theta + eta d_1) + a eta d_2)`. After a run's first success and at last, three secant steps
+    along the segment from the clean input look for the boundary nearer than the move found.
 
     Args:
         threat: `L2`, `Linf` or `L1`; with a number, a sample is done as soon as a move inside is found.
@@ -47,7 +50,7 @@ class FAB(Attack):
             (FAB-T); None linearises the boundaries of all candidates at each step.
         candidates: how many of the likeliest classes count without `targets`, the right one included; None for all.
         alpha_max: the largest share a of the projection from the clean input.
-        eta: by which factor projections are lengthened.
+        eta: by which factor projections are lengthened: more after misses in a row, less after hits in a row.
         beta: how far to go back towards the clean input after a success.
 
     Shapes:
@@ -59,13 +62,21 @@ class FAB(Attack):
         LossError: the goal or the model's output is not about classes, or `targets` are asked for with a targeted goal.
 
     Deviations:
-        The nearest class is chosen by distances within the box, where the paper takes those without it. The final
-        search aims 1 % short of where it expects the boundary, so that rounding does not miss it. Where eps is None the
-        random starts have at most half the released code's default radius (Linf 0.3, L2 1, L1 5 for inputs in [0, 1]).
-        With a targeted goal the boundary is that of the target against the strongest other class. The released code
-        keeps shrinking moves that are inside eps already; here such a sample is done. The bias towards the clean input
-        begins with a run's first success: before, it can keep a sample circling in front of the boundary for good (L1
-        on `fashion-cnn-pgd`: 12 of 100 images without a success, and none this way).
+        The nearest class is chosen by distances within the box, where the paper takes those without it. With a targeted
+        goal the boundary is that of the target against the strongest other class. The released code keeps shrinking
+        moves that are inside eps already; here such a sample is done. Where eps is None the random starts have at most
+        half the released code's default radius (Linf 0.3, L2 1, L1 5 for inputs in [0, 1]).
+
+        The paper asks for the decision after each step, and linearises anew at beta theta, beta being 0.9. Here the
+        next linearisation answers, once a run has had a success: a forward pass less for each step. Its hyperplane is
+        that at theta, which is nearer to the boundary, and going back further costs less: beta is 0.8.
+
+        The pull towards the clean input can keep a sample circling in front of the boundary for good. So after two
+        misses in a row the overshoot `eta - 1` grows by a half with each further one, up to twenty times; with hits it
+        decays likewise. In L1 nearly all of a projection ends at bounds, which leave no room for a longer move: there
+        the gap is multiplied by eta, not the move. The paper searches along the segment at the end only; but a first
+        success may be very far. The secant steps aim 1 % short of where they expect the boundary, so that rounding does
+        not miss it.
 
     References:
         Croce, Hein, "Minimally distorted adversarial examples with a fast adaptive boundary attack", ICML 2020,
@@ -88,7 +99,7 @@ class FAB(Attack):
     candidates: int | None = None
     alpha_max: float = 0.1
     eta: float = 1.05
-    beta: float = 0.9
+    beta: float = 0.8
 
     access: ClassVar[Access] = Access.GRADIENTS
 
@@ -103,8 +114,8 @@ class FAB(Attack):
             raise SettingError("candidates are for runs without targets: give one of the two.")
         if not 0 <= self.alpha_max <= 1:
             raise SettingError(f"alpha_max must be between 0 and 1; got {self.alpha_max}.")
-        if not 0 < self.eta < math.inf:
-            raise SettingError(f"eta must be positive and finite; got {self.eta}.")
+        if not 1 <= self.eta < math.inf:
+            raise SettingError(f"eta must be at least 1 and finite; got {self.eta}.")
         if not 0 < self.beta <= 1:
             raise SettingError(f"beta must be above 0 and at most 1; got {self.beta}.")
         if not isinstance(self.threat, (L2, Linf, L1)):
@@ -119,7 +130,10 @@ class FAB(Attack):
                 self._search(oracle, best, boundaries, theta)
                 if oracle.finished:
                     return best.theta
-        self._final(oracle, best)
+        found = (oracle.active & best.size.isfinite()).nonzero().squeeze(1)
+        if len(found) > 0:
+            part, theta = oracle.at(found), best.theta[found]
+            self._shorten(part, best, found, theta, part.value(theta, margin))
         return self.threat.project(x, best.theta)
 
     def _aims(self, oracle: Oracle, goal: Goal) -> list[Boundaries]:
@@ -148,57 +162,77 @@ class FAB(Attack):
 
     def _search(self, oracle: Oracle, best: _Best, boundaries: Boundaries, theta: Tensor) -> None:
         """One run, in which samples that are done leave the batch."""
-        part, places, found = oracle, torch.arange(len(theta), device=theta.device), torch.zeros_like(oracle.active)
-        for _ in range(self.steps):
+        part, places = oracle, torch.arange(len(theta), device=theta.device)
+        met, streak = torch.zeros_like(oracle.active), torch.zeros_like(places)
+        for step in range(1, self.steps + 1):
             left = part.active.nonzero().squeeze(1)
             if len(left) == 0:
                 return
             if len(left) < len(places):
-                part, boundaries = part.at(left), boundaries.at(left)
-                theta, places, found = theta[left], places[left], found[left]
-            steps = [self._step(part.at(rows), boundaries.at(rows), theta[rows], found[rows]) for rows in groups(part)]
-            theta = torch.cat(steps)
-            output = part.scores(theta)
-            reached = part.goal.reached(output) & part.active
-            best.note(places, theta, size(theta.flatten(1), self._norm), reached)
-            found = found | reached
-            theta = torch.where(column(reached, theta), self.beta * theta, theta)
+                part, boundaries, places = part.at(left), boundaries.at(left), places[left]
+                theta, met, streak = theta[left], met[left], streak[left]
+            steps = [self._step(part.at(rows), boundaries.at(rows), theta[rows], streak[rows]) for rows in groups(part)]
+            moved, streak = (torch.cat(found) for found in zip(*steps, strict=True))
+            best.note(places, theta, self._length(theta), streak > 0)
+            met, theta = met | (streak > 0), moved
+            unsure = ~met if step < self.steps else torch.ones_like(met)
+            if self.threat.eps is not None:  # inside it the sample is done, without another linearisation
+                unsure = unsure | (self._length(theta) <= part.threat.budget(part.x))
+            rows = (unsure & part.active).nonzero().squeeze(1)
+            if len(rows) == 0:
+                continue
+            value, reached = self._look(part.at(rows), best, places[rows], theta[rows])
+            first = reached & ~met[rows]
+            met[rows] |= reached
+            if step < self.steps and bool(first.any()):
+                new = rows[first]
+                theta[new] = self._shorten(part.at(new), best, places[new], theta[new], value[first])
 
-    def _step(self, oracle: Oracle, boundaries: Boundaries, theta: Tensor, found: Tensor) -> Tensor:
-        """The step with respect to the nearest hyperplane, biased where the boundary has been found."""
-        gap, normal, _ = boundaries.linearise(oracle, theta)
+    def _step(self, oracle: Oracle, boundaries: Boundaries, theta: Tensor, streak: Tensor) -> tuple[Tensor, Tensor]:
+        """The biased step to the nearest hyperplane, and how many moves in a row hit the goal; below 0: missed it."""
+        gap, normal, output = boundaries.linearise(oracle, theta)
+        reached = oracle.goal.reached(output)
+        streak = torch.where(reached, streak.clamp_min(0) + 1, streak.clamp_max(0) - 1)
+        flat = torch.where(column(reached, theta), self.beta * theta, theta).flatten(1)
+        gap = gap + (normal * (theta.flatten(1) - flat)[:, None]).sum(dim=2)
+        late = (streak.abs() - _PATIENCE).clamp_min(0) * -streak.sign()
+        longer = 1 + (self.eta - 1) * (_GROWTH ** late.to(gap)).clamp(1 / _MOST, _MOST)
+        for_gap, for_move = (longer, 1) if self._norm == "l1" else (torch.ones_like(longer), longer[:, None])
+
         low, high = (bound - oracle.x.flatten(1) for bound in self.threat.bounds)
-        flat, rows = theta.flatten(1), torch.arange(len(theta), device=theta.device)
-        sign = torch.where(gap < 0, -1.0, 1.0).to(gap)
-        nearest, here = nearest_boxed(normal * sign[..., None], gap.abs(), low - flat, high - flat, self._norm)
+        sign, want = torch.where(gap < 0, -1.0, 1.0).to(gap)[..., None], for_gap[:, None] * gap.abs()
+        nearest, here = nearest_boxed(normal * sign, want, low - flat, high - flat, self._norm)
+        rows = torch.arange(len(theta), device=theta.device)
         w, from_clean = normal[rows, nearest], gap[rows, nearest] + (normal[rows, nearest] * flat).sum(dim=1)
         side = torch.where(from_clean < 0, -1.0, 1.0).to(w)
-        there, _ = boxed_move(w * side[:, None], from_clean.abs(), low, high, self._norm)
+        there, _ = boxed_move(w * side[:, None], for_gap * from_clean.abs(), low, high, self._norm)
         a_1, a_2 = size(here, self._norm), size(there, self._norm)
-        share = (a_1 / (a_1 + a_2).clamp_min(torch.finfo(a_1.dtype).tiny)).clamp_max(self.alpha_max)
-        share = torch.where(found, share, 0)[:, None]
-        moved = (1 - share) * (flat + self.eta * here) + share * self.eta * there
-        return torch.minimum(torch.maximum(moved, low), high).reshape(theta.shape)
+        share = (a_1 / (a_1 + a_2).clamp_min(torch.finfo(a_1.dtype).tiny)).clamp_max(self.alpha_max)[:, None]
+        moved = (1 - share) * (flat + for_move * here) + share * for_move * there
+        return torch.minimum(torch.maximum(moved, low), high).reshape(theta.shape), streak
 
-    def _final(self, oracle: Oracle, best: _Best) -> None:
-        """Secant steps between the clean input and the best move."""
-        places = (oracle.active & best.size.isfinite()).nonzero().squeeze(1)
-        if len(places) == 0:
-            return
-        part = oracle.at(places)
-        far, near = best.theta[places], torch.zeros_like(best.theta[places])
-        goal = class_goal(part.goal)
-        above, below = part.value(far, margin), margin(part.clean(), goal)
-        for _ in range(_FINAL_STEPS):
+    def _shorten(self, oracle: Oracle, best: _Best, places: Tensor, far: Tensor, above: Tensor) -> Tensor:
+        """Secant steps between the clean input and moves with these margins: the shortest that reached the goal."""
+        near, goal = torch.zeros_like(far), class_goal(oracle.goal)
+        below = margin(oracle.clean(), goal)
+        for _ in range(_SECANTS):
             share = (above - goal.confidence) / (above - below).clamp_min(torch.finfo(above.dtype).tiny)
-            middle = far + column(_FINAL_SHARE * share.clamp(0, 1), far) * (near - far)
-            output = part.scores(middle)
-            value = margin(output, goal)
-            reached = goal.reached(output) & part.active
-            best.note(places, middle, size(middle.flatten(1), self._norm), reached)
+            middle = far + column(_SHARE * share.clamp(0, 1), far) * (near - far)
+            value, reached = self._look(oracle, best, places, middle)
             inside = column(reached, far)
             far, near = torch.where(inside, middle, far), torch.where(inside, near, middle)
             above, below = torch.where(reached, value, above), torch.where(reached, below, value)
+        return far
+
+    def _look(self, oracle: Oracle, best: _Best, places: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """The margins of moves, and which of them reach the goal; these are noted."""
+        output = oracle.scores(theta)
+        reached = oracle.goal.reached(output)
+        best.note(places, theta, self._length(theta), reached)
+        return margin(output, class_goal(oracle.goal)), reached
+
+    def _length(self, theta: Tensor) -> Tensor:
+        return size(theta.flatten(1), self._norm)
 
 
 @final
