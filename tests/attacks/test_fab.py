@@ -227,7 +227,7 @@ def test_mistakes_have_names():
         {"candidates": 1},
         {"candidates": 3, "targets": 3},
         {"alpha_max": 1.5},
-        {"eta": 0.9},
+        {"eta": 0.0},
         {"beta": 0.0},
     ):
         with pytest.raises(SettingError):

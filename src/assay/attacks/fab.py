@@ -114,8 +114,8 @@ class FAB(Attack):
             raise SettingError("candidates are for runs without targets: give one of the two.")
         if not 0 <= self.alpha_max <= 1:
             raise SettingError(f"alpha_max must be between 0 and 1; got {self.alpha_max}.")
-        if not 1 <= self.eta < math.inf:
-            raise SettingError(f"eta must be at least 1 and finite; got {self.eta}.")
+        if not 0 < self.eta < math.inf:
+            raise SettingError(f"eta must be positive and finite; got {self.eta}.")
         if not 0 < self.beta <= 1:
             raise SettingError(f"beta must be above 0 and at most 1; got {self.beta}.")
         if not isinstance(self.threat, (L2, Linf, L1)):
@@ -196,7 +196,7 @@ class FAB(Attack):
         flat = torch.where(column(reached, theta), self.beta * theta, theta).flatten(1)
         gap = gap + (normal * (theta.flatten(1) - flat)[:, None]).sum(dim=2)
         late = (streak.abs() - _PATIENCE).clamp_min(0) * -streak.sign()
-        longer = 1 + (self.eta - 1) * (_GROWTH ** late.to(gap)).clamp(1 / _MOST, _MOST)
+        longer = self.eta + max(0.0, self.eta - 1) * ((_GROWTH ** late.to(gap)).clamp(1 / _MOST, _MOST) - 1)
         for_gap, for_move = (longer, 1) if self._norm == "l1" else (torch.ones_like(longer), longer[:, None])
 
         low, high = (bound - oracle.x.flatten(1) for bound in self.threat.bounds)
