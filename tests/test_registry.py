@@ -66,6 +66,7 @@ QUICK = {  # defaults that would take long
     "PDPGD": {"steps": 5, "restarts": 1},
     "EAD": {"steps": 10, "search_steps": 2},
     "HopSkipJump": {"steps": 2},
+    "Boundary": {"steps": 5},
     "SignOPT": {"steps": 1},
     "OPT": {"steps": 1},
 }

@@ -237,6 +237,13 @@ _ATTACKS = (
         threats=("l2",),
     ),
     _attack(
+        "Boundary",
+        "labels",
+        "smallest move by a random walk along the decision boundary, by decisions only",
+        "Brendel et al. 2018, https://arxiv.org/abs/1712.04248",
+        threats=("l2",),
+    ),
+    _attack(
         "DeepFool",
         "gradients",
         "steps to the nearest linearised boundary until the decision changes",

@@ -28,6 +28,7 @@ SETTINGS: dict[str, dict[str, object]] = {
     "EAD": {"steps": 20, "search_steps": 4, "initial_c": 0.1, "lr": 0.02},
     "SigmaZero": {"steps": 15},
     "HopSkipJump": {"steps": 3, "probes": 30},
+    "Boundary": {"steps": 20, "around": 0.1, "nearer": 0.1},
     "SignOPT": {"steps": 1, "directions": 5, "probes": 20, "beta": 0.1},
     "OPT": {"steps": 1, "directions": 5, "probes": 3, "beta": 0.1},
 }
@@ -41,6 +42,7 @@ ENOUGH = {
     "CarliniWagner": {"steps": 30, "max_c": 100.0},
     "SigmaZero": {"steps": 40},
     "HopSkipJump": {"steps": 25},
+    "Boundary": {"steps": 800, "around": 0.1, "nearer": 0.05, "every": 2},
     "SignOPT": {"steps": 10, "directions": 20, "probes": 100},
     "OPT": {"steps": 20, "directions": 20},
 }

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
-from assay.attacks import OPT, PGD, HopSkipJump, SignOPT
+from assay.attacks import OPT, PGD, Boundary, HopSkipJump, SignOPT
 from assay.errors import AccessError, InputError
 from assay.goals import Targeted
 from assay.oracle import Access
@@ -19,11 +21,13 @@ PROMISES = {
     ("HopSkipJump", "linf"): (5000, 1.05),
     ("SignOPT", "l2"): (2000, 1.02),
     ("OPT", "l2"): (5000, 1.02),
+    ("Boundary", "l2"): (1500, 1.05),
 }
 ATTACKS = {
     "HopSkipJump": HopSkipJump,
     "SignOPT": SignOPT,
     "OPT": OPT,
+    "Boundary": partial(Boundary, around=0.1, nearer=0.05, every=2),  # the defaults take 5,000 queries for this
 }
 PAIRS = list(PROMISES)
 

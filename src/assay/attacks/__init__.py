@@ -3,6 +3,7 @@
 from assay.attacks.adam import AdamSearch, ReColorAdv
 from assay.attacks.apgd import APGD, MultiTargeted
 from assay.attacks.base import Attack, Result
+from assay.attacks.boundary_attack import Boundary
 from assay.attacks.carlini_wagner import CarliniWagner
 from assay.attacks.ddn import DDN
 from assay.attacks.deepfool import DeepFool
@@ -38,6 +39,7 @@ __all__ = [
     "SPSA",
     "AdamSearch",
     "Attack",
+    "Boundary",
     "CarliniWagner",
     "DeepFool",
     "GridSearch",
