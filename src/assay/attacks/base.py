@@ -32,6 +32,8 @@ class Result:
         prediction: `(b,)` int64: the model's decision at `x_adv`.
         forwards: `(b,)` int64: model evaluations spent on the sample, the clean one included.
         backwards: `(b,)` int64: backward passes spent on the sample.
+        theta: `(b, *m)`: the moves that lead to `x_adv` (`threat.apply(x, theta)`), the identity where none was found;
+            None unless they are asked for with `keep_moves=True`.
     """
 
     x_adv: Tensor
@@ -40,6 +42,7 @@ class Result:
     prediction: Tensor
     forwards: Tensor
     backwards: Tensor
+    theta: Tensor | None = None
 
     def __repr__(self) -> str:
         n, won = len(self.success), int(self.success.sum())
@@ -90,6 +93,7 @@ class Attack(ABC):
         clean_output: Any = None,
         micro_batch: int | None = None,
         eot: EOT | None = None,
+        keep_moves: bool = False,
     ) -> Result:
         """Attack a batch.
 
@@ -109,6 +113,7 @@ class Attack(ABC):
             micro_batch: rows per model call; found automatically when None.
             eot: search and judge on means over random views of every input: `EOT(Rotate(20), draws=10)`. Each view is
                 a forward pass in all counts.
+            keep_moves: have the result hold the moves, too: flows, angles, colour maps.
 
         Raises:
             InputError: inputs or labels cannot be used.
@@ -134,12 +139,13 @@ class Attack(ABC):
                 eot=eot,
                 seed=seed,
                 index=rng.index,
+                keep_moves=keep_moves,
             )
             oracle.judge_clean(clean_output)
             if not oracle.finished:
                 self.run(oracle, x, goal, rng)
         r = oracle.record
-        return Result(r.x_adv, r.success, r.distance, r.prediction, r.forwards, r.backwards)
+        return Result(r.x_adv, r.success, r.distance, r.prediction, r.forwards, r.backwards, r.theta)
 
     @final
     def perturb(

@@ -47,6 +47,7 @@ class Oracle:
         eot: ask about random views of every moved input and take means, as `EOT` describes.
         seed: key of these views.
         index: the samples' own numbers for them, `(b,)`; their place in this batch when None.
+        keep_moves: have the record hold the moves of its adversarial inputs.
 
     Raises:
         SettingError: a setting is out of range.
@@ -67,6 +68,7 @@ class Oracle:
         eot: EOT | None = None,
         seed: int = 0,
         index: Tensor | None = None,
+        keep_moves: bool = False,
     ) -> None:
         if max_queries is not None and max_queries < 1:
             raise SettingError(f"max_queries must be at least 1; got {max_queries}.")
@@ -101,6 +103,7 @@ class Oracle:
             max_queries=max_queries,
             draws=self._questions.draws,
             second=self._questions.second,
+            keep_moves=keep_moves,
         )
         self._asking = Asking(
             x,

@@ -23,6 +23,7 @@ class Record:
         prediction: the decision at `x_adv`; -1 before the clean input was judged.
         forwards: forward passes spent.
         backwards: backward passes spent.
+        theta: the move that leads to `x_adv`, the identity where none is known; None where moves are not kept.
     """
 
     active: Tensor
@@ -32,10 +33,11 @@ class Record:
     prediction: Tensor
     forwards: Tensor
     backwards: Tensor
+    theta: Tensor | None = None
 
     @classmethod
-    def empty(cls, x: Tensor, *, referee: bool) -> Record:
-        """Nothing is known yet."""
+    def empty(cls, x: Tensor, *, referee: bool, theta: Tensor | None = None) -> Record:
+        """Nothing is known yet; the moves that change nothing are given where moves are kept."""
         b = len(x)
         return cls(
             active=torch.ones(b, dtype=torch.bool, device=x.device),
@@ -45,4 +47,5 @@ class Record:
             prediction=torch.full((b,), -1, dtype=torch.int64, device=x.device),
             forwards=torch.zeros(b, dtype=torch.int64, device=x.device),
             backwards=torch.zeros(b, dtype=torch.int64, device=x.device),
+            theta=theta,
         )

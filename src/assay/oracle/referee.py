@@ -32,6 +32,7 @@ class Referee:
         max_queries: forward passes allowed per sample.
         draws: forward passes per question about a move.
         second: the judgement that confirms a success, if there is one.
+        keep_moves: keep the moves of the record's inputs too.
     """
 
     def __init__(
@@ -45,9 +46,10 @@ class Referee:
         max_queries: int | None,
         draws: int,
         second: Second | None,
+        keep_moves: bool,
     ) -> None:
         self.x, self.goal, self.threat = x, goal, threat
-        self.record = Record.empty(x, referee=strict)
+        self.record = Record.empty(x, referee=strict, theta=threat.identity(x) if keep_moves else None)
         self.judging = strict
         self._granted, self._max_queries, self._strict = granted, max_queries, strict
         self._draws, self._second = draws, second
@@ -156,6 +158,8 @@ class Referee:
         record.success[place] = True
         record.distance[place] = size
         record.x_adv[place] = moved[hit]
+        if record.theta is not None:
+            record.theta[place] = theta[hit]
         if verdict is None:
             record.prediction[place] = self.decisions(self.goal.at(rows), verdicts.pick(output, hit))
         else:
