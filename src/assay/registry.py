@@ -194,6 +194,13 @@ _ATTACKS = (
         threats=("linf", "l2"),
     ),
     _attack(
+        "ZOO",
+        "scores",
+        "smallest move by symmetric differences of single coordinates, Adam or Newton steps",
+        "Chen et al. 2017, https://arxiv.org/abs/1708.03999",
+        threats=("l2",),
+    ),
+    _attack(
         "SimBA",
         "scores",
         "steps along pixels or cosine waves in random order, kept where scores improve",
@@ -242,6 +249,12 @@ _ATTACKS = (
         "smallest move by a random walk along the decision boundary, by decisions only",
         "Brendel et al. 2018, https://arxiv.org/abs/1712.04248",
         threats=("l2",),
+    ),
+    _attack(
+        "GeoDA",
+        "labels",
+        "smallest move to a boundary taken as flat, whose normal is estimated from decisions only",
+        "Rahmati et al. 2020, https://arxiv.org/abs/2003.06468",
     ),
     _attack(
         "DeepFool",

@@ -20,6 +20,7 @@ SETTINGS: dict[str, dict[str, object]] = {
     "NES": {"steps": 5, "samples": 12},
     "SPSA": {"steps": 5, "samples": 12},
     "SimBA": {"steps": 20},
+    "ZOO": {"solver": "newton", "steps": 15, "search_steps": 2, "initial_c": 1.0, "lr": 0.3, "coordinates": 16},
     "FAB": {"steps": 8},
     "CarliniWagner": {"steps": 12, "search_steps": 3, "lr": 0.1, "initial_c": 1.0, "max_c": 8.0},
     "PDPGD": {"steps": 8, "restarts": 2},
@@ -28,6 +29,7 @@ SETTINGS: dict[str, dict[str, object]] = {
     "EAD": {"steps": 20, "search_steps": 4, "initial_c": 0.1, "lr": 0.02},
     "SigmaZero": {"steps": 15},
     "HopSkipJump": {"steps": 3, "probes": 30},
+    "GeoDA": {"queries": 120},
     "Boundary": {"steps": 20, "around": 0.1, "nearer": 0.1},
     "SignOPT": {"steps": 1, "directions": 5, "probes": 20, "beta": 0.1},
     "OPT": {"steps": 1, "directions": 5, "probes": 3, "beta": 0.1},
@@ -37,11 +39,13 @@ ENOUGH = {
     "RandomSearch": {"draws": 20, "refine": 300},
     "Square": {"queries": 250},
     "SimBA": {"steps": 300, "step": 0.05},
+    "ZOO": {"steps": 20, "search_steps": 3, "coordinates": 48},
     "NES": {"steps": 40, "samples": 50},
     "SPSA": {"steps": 40, "samples": 50, "lr": 0.03},
     "CarliniWagner": {"steps": 30, "max_c": 100.0},
     "SigmaZero": {"steps": 40},
     "HopSkipJump": {"steps": 25},
+    "GeoDA": {"queries": 1000},
     "Boundary": {"steps": 800, "around": 0.1, "nearer": 0.05, "every": 2},
     "SignOPT": {"steps": 10, "directions": 20, "probes": 100},
     "OPT": {"steps": 20, "directions": 20},
@@ -56,6 +60,7 @@ STRENGTH = {
 # Bumps of at least 3 pixels cannot follow weights that are noise from pixel to pixel, whatever the number of queries.
 REACH = {("Square", "linf"): 3.0, ("Square", "l2"): 4.0}
 REACH[("RandomSearch", "linf")] = 3.0  # a random walk in 48 dimensions, which is made for a few
+REACH[("GeoDA", "l2")] = 3.0  # it stays with the class that its start belongs to, which may not be the nearest
 # What attacks that minimise promise without eps: at most this multiple of the exact distance (in L0: 1.0, the count).
 MINIMUM: dict[tuple[str, str], float] = {
     **{("DeepFool", norm): 1.03 for norm in ("linf", "l2")},

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from assay.attacks import OPT, PGD, Boundary, HopSkipJump, SignOPT
+from assay.attacks import OPT, PGD, Boundary, GeoDA, HopSkipJump, SignOPT
 from assay.errors import AccessError, InputError
 from assay.goals import Targeted
 from assay.oracle import Access
@@ -22,11 +22,15 @@ PROMISES = {
     ("SignOPT", "l2"): (2000, 1.02),
     ("OPT", "l2"): (5000, 1.02),
     ("Boundary", "l2"): (1500, 1.05),
+    ("GeoDA", "l2"): (4500, 1.05),
+    ("GeoDA", "linf"): (4500, 1.05),
+    ("GeoDA", "l1"): (4500, 1.15),
 }
 ATTACKS = {
     "HopSkipJump": HopSkipJump,
     "SignOPT": SignOPT,
     "OPT": OPT,
+    "GeoDA": GeoDA,
     "Boundary": partial(Boundary, around=0.1, nearer=0.05, every=2),  # the defaults take 5,000 queries for this
 }
 PAIRS = list(PROMISES)

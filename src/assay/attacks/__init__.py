@@ -10,6 +10,7 @@ from assay.attacks.deepfool import DeepFool
 from assay.attacks.ead import EAD
 from assay.attacks.fab import FAB
 from assay.attacks.fmn import FMN
+from assay.attacks.geoda import GeoDA
 from assay.attacks.hop_skip_jump import HopSkipJump
 from assay.attacks.jsma import JSMA
 from assay.attacks.low_dimensional import GridSearch, RandomSearch
@@ -21,6 +22,7 @@ from assay.attacks.sigma_zero import SigmaZero
 from assay.attacks.simba import SimBA
 from assay.attacks.square import Square
 from assay.attacks.stadv import StAdv
+from assay.attacks.zoo import ZOO
 
 __all__ = [
     "APGD",
@@ -37,11 +39,13 @@ __all__ = [
     "PDPGD",
     "PGD",
     "SPSA",
+    "ZOO",
     "AdamSearch",
     "Attack",
     "Boundary",
     "CarliniWagner",
     "DeepFool",
+    "GeoDA",
     "GridSearch",
     "HopSkipJump",
     "MultiTargeted",
