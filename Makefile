@@ -14,7 +14,7 @@ demo: $(VENV)/.ready
 	$(BIN)/assay evaluate fashion-cnn-pgd --data fashion-mnist --threat linf:0.1 --suite quick --limit 500 --out runs/demo --overwrite
 
 test: check
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
 
 check: $(VENV)/.ready
 	$(BIN)/ruff check
