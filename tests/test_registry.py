@@ -68,6 +68,8 @@ QUICK = {  # defaults that would take long
     "EAD": {"steps": 10, "search_steps": 2},
     "HopSkipJump": {"steps": 2},
     "GeoDA": {"queries": 100},
+    "SaltAndPepper": {"steps": 5},
+    "Pointwise": {"restarts": 1},
     "Boundary": {"steps": 5},
     "SignOPT": {"steps": 1},
     "OPT": {"steps": 1},

@@ -191,7 +191,7 @@ _ATTACKS = (
         "scores",
         "random search over squares of pixels, by scores only",
         "Andriushchenko et al. 2020, https://arxiv.org/abs/1912.00049",
-        threats=("linf", "l2"),
+        threats=LP,
     ),
     _attack(
         "ZOO",
@@ -255,6 +255,20 @@ _ATTACKS = (
         "labels",
         "smallest move to a boundary taken as flat, whose normal is estimated from decisions only",
         "Rahmati et al. 2020, https://arxiv.org/abs/2003.06468",
+    ),
+    _attack(
+        "SaltAndPepper",
+        "labels",
+        "ever more values set to one or the other bound at random, by decisions only",
+        "Schott et al. 2019, https://arxiv.org/abs/1805.09190",
+        threats=("l0",),
+    ),
+    _attack(
+        "Pointwise",
+        "labels",
+        "changed values put back one after the other while the decision stays, by decisions only",
+        "Schott et al. 2019, https://arxiv.org/abs/1805.09190",
+        threats=("l0",),
     ),
     _attack(
         "DeepFool",

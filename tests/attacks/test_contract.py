@@ -30,6 +30,8 @@ SETTINGS: dict[str, dict[str, object]] = {
     "SigmaZero": {"steps": 15},
     "HopSkipJump": {"steps": 3, "probes": 30},
     "GeoDA": {"queries": 120},
+    "SaltAndPepper": {"steps": 30},
+    "Pointwise": {"restarts": 2},
     "Boundary": {"steps": 20, "around": 0.1, "nearer": 0.1},
     "SignOPT": {"steps": 1, "directions": 5, "probes": 20, "beta": 0.1},
     "OPT": {"steps": 1, "directions": 5, "probes": 3, "beta": 0.1},
@@ -46,6 +48,8 @@ ENOUGH = {
     "SigmaZero": {"steps": 40},
     "HopSkipJump": {"steps": 25},
     "GeoDA": {"queries": 1000},
+    "SaltAndPepper": {"steps": 300},
+    "Pointwise": {"restarts": 10},
     "Boundary": {"steps": 800, "around": 0.1, "nearer": 0.05, "every": 2},
     "SignOPT": {"steps": 10, "directions": 20, "probes": 100},
     "OPT": {"steps": 20, "directions": 20},
@@ -58,8 +62,9 @@ STRENGTH = {
     "other_bounds",
 }
 # Bumps of at least 3 pixels cannot follow weights that are noise from pixel to pixel, whatever the number of queries.
-REACH = {("Square", "linf"): 3.0, ("Square", "l2"): 4.0}
+REACH = {("Square", "linf"): 3.0, ("Square", "l2"): 4.0, ("Square", "l1"): 6.0}
 REACH[("RandomSearch", "linf")] = 3.0  # a random walk in 48 dimensions, which is made for a few
+REACH[("SaltAndPepper", "l0")] = 10.0  # grains at random places, most of which do not help
 REACH[("GeoDA", "l2")] = 3.0  # it stays with the class that its start belongs to, which may not be the nearest
 # What attacks that minimise promise without eps: at most this multiple of the exact distance (in L0: 1.0, the count).
 MINIMUM: dict[tuple[str, str], float] = {

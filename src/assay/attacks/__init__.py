@@ -18,6 +18,8 @@ from assay.attacks.nes import NES, SPSA
 from assay.attacks.opt import OPT, SignOPT
 from assay.attacks.pdpgd import PDPGD
 from assay.attacks.pgd import BIM, FGSM, MIFGSM, PGD
+from assay.attacks.pointwise import Pointwise
+from assay.attacks.salt_and_pepper import SaltAndPepper
 from assay.attacks.sigma_zero import SigmaZero
 from assay.attacks.simba import SimBA
 from assay.attacks.square import Square
@@ -49,9 +51,11 @@ __all__ = [
     "GridSearch",
     "HopSkipJump",
     "MultiTargeted",
+    "Pointwise",
     "RandomSearch",
     "ReColorAdv",
     "Result",
+    "SaltAndPepper",
     "SigmaZero",
     "SignOPT",
     "SimBA",
