@@ -38,6 +38,9 @@ def attack(
             metavar="EOT", help="Random views to search and judge on: EOT(Rotate(20), Noise(0.05), draws=10)."
         ),
     ] = None,
+    access: options.Access = None,
+    top_k: options.TopK = None,
+    decimals: options.Decimals = None,
     limit: options.Limit = None,
     seed: options.Seed = 0,
     max_queries: Annotated[int | None, typer.Option(min=1, help="Forward passes allowed per sample.")] = None,
@@ -54,11 +57,13 @@ def attack(
     from assay import grammar
     from assay.cli import search
     from assay.data import load_data
+    from assay.models.load import recorded
 
     search.check_goal(goal)
     built = grammar.attack(attack, threat, settings or ())
     views = None if eot is None else grammar.eot(eot)
-    model, data = options.canonical("model", model), options.canonical("data", data)
+    model = options.view(options.canonical("model", model), access, top_k, decimals)
+    data = options.canonical("data", data)
     samples = load_data(data, limit=limit)
     place = options.device(device)
     target = options.model(model, place, samples, built.threat)
@@ -93,7 +98,7 @@ def attack(
     unsaved = _saved(save, columns) if save else None
     found = {
         "kind": "attack",
-        "model": model,
+        "model": recorded(model),
         "data": data,
         "attack": repr(built),
         "eot": None if views is None else repr(views),

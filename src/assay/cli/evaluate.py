@@ -38,6 +38,9 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", file_okay=False, help="Run directory: settings, rows and report.")
     ] = None,
+    access: options.Access = None,
+    top_k: options.TopK = None,
+    decimals: options.Decimals = None,
     limit: options.Limit = None,
     seed: options.Seed = 0,
     chunk: Annotated[int | None, typer.Option(min=1, help="Samples in a shard; no influence on results.")] = None,
@@ -67,6 +70,7 @@ def evaluate(
     from assay.evaluation import evaluate as run
     from assay.evaluation import folder, load_suite, suites
     from assay.evaluation.ranks import Group
+    from assay.models.load import recorded
     from assay.oracle import granted_access
 
     assert threat is not None  # typer requires it
@@ -78,7 +82,8 @@ def evaluate(
     known = load_suite(stages, allowed)
     if out is not None and Group.here().rank == 0:  # before anything is loaded; other ranks come to a run that began
         folder.check(out, resume=resume, overwrite=overwrite)
-    model, data = options.canonical("model", model), options.canonical("data", data)
+    model = options.view(options.canonical("model", model), access, top_k, decimals)
+    data = options.canonical("data", data)
     samples: Any = load_data(data, limit=limit)
     place = options.device(device)
     target: Any = options.model(model, place, samples, allowed)
@@ -103,7 +108,7 @@ def evaluate(
                 overwrite=overwrite,
                 save_adv=save_adv,
                 progress=not quiet,
-                model_name=model,
+                model_name=recorded(model),
                 data_name=data,
             )
     except KeyboardInterrupt:

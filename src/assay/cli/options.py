@@ -22,7 +22,8 @@ Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A zoo name, package.module:callable, a .pt2, TorchScript or .onnx file, torchvision:, timm: or hf:NAME.",
+        help="A zoo name, package.module:callable, a .pt2, TorchScript or .onnx file, torchvision:, timm: or hf:NAME, "
+        "sklearn:FILE, http://host:port/path.",
     ),
 ]
 Data = Annotated[
@@ -37,8 +38,38 @@ Threat = Annotated[
 ]
 Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N samples.")]
 Seed = Annotated[int, typer.Option(help="Key of every random draw.")]
+MaxQueries = Annotated[
+    int | None,
+    typer.Option("--max-queries", min=1, metavar="Q", help="Model evaluations allowed per sample, of each attack."),
+]
+TotalQueries = Annotated[
+    int | None,
+    typer.Option(
+        "--total-queries",
+        min=1,
+        metavar="N",
+        help="Model evaluations allowed in all; then the run stops and keeps what it found.",
+    ),
+]
+TopK = Annotated[int | None, typer.Option("--top-k", min=1, metavar="K", help="Show the attacks the K highest scores.")]
+Decimals = Annotated[
+    int | None, typer.Option("--decimals", min=1, max=15, metavar="D", help="Show them probabilities with D decimals.")
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no table.")]
+
+
+class Granted(str, Enum):
+    """What a model may be asked for, where it is less than it could tell."""
+
+    labels = "labels"
+    scores = "scores"
+
+
+Access = Annotated[
+    Granted | None,
+    typer.Option("--access", help="Let the attacks see labels or scores only, whatever the model gives."),
+]
 
 
 class DeviceName(str, Enum):
@@ -72,6 +103,31 @@ def canonical(kind: registry.Kind, name: str) -> str:
     """The name as the registry spells it; what the registry does not know (a path, a callable) is left as it is."""
     entry = registry.find(kind, name)
     return entry.name if entry else name
+
+
+def view(spec: str, access: Granted | None, top_k: int | None, decimals: int | None) -> str:
+    """The MODEL behind the views that were asked for, as `assay.load_model` reads it.
+
+    Raises:
+        BadParameter: scores are to be shown in part, and not at all.
+
+    Example:
+        >>> view("digits-mlp", None, 3, 2)
+        "TopK(Rounded('digits-mlp', 2), 3)"
+    """
+    if access is Granted.labels and (top_k, decimals) != (None, None):
+        raise typer.BadParameter("labels come without scores: leave out --top-k and --decimals", param_hint="--access")
+    inner = spec if spec.endswith(")") else repr(spec)
+    found = spec
+    if decimals is not None:
+        found = inner = f"Rounded({inner}, {decimals})"
+    if top_k is not None:
+        found = f"TopK({inner}, {top_k})"
+    elif access is Granted.labels:
+        found = f"LabelsOnly({inner})"
+    elif access is Granted.scores and decimals is None:
+        found = f"ScoresOnly({inner})"
+    return found
 
 
 def model(spec: str, device: str, data: data.Data, threat: AnyThreat) -> nn.Module:

@@ -25,7 +25,7 @@ from assay.evaluation.schema import Settings
 from assay.evaluation.store import Store
 from assay.evaluation.suites import Suite, default_suite
 from assay.evaluation.summary import Evaluation, results
-from assay.models.load import load_model
+from assay.models.load import load_model, recorded
 from assay.threats import Threat
 
 
@@ -95,7 +95,7 @@ def evaluate(
     with _removed_on_failure(folder, temporary):
         threat = prepare.threat(threat)
         suite = default_suite(threat) if suite is None else suite
-        named = model if isinstance(model, str) else None
+        named = recorded(model) if isinstance(model, str) else None
         module = load_model(model, device=asked or own_device()) if isinstance(model, str) else model
         samples = prepare.data(data, data_name, limit, threat)
         place, dtype = placement(module, own_device(), asked)

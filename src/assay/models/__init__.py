@@ -1,5 +1,9 @@
-"""Models: loading them from anywhere, and the small reference networks that ship with the package."""
+"""Models: loading them from anywhere, what answers with labels or scores only, and small reference networks."""
 
+from assay.models.estimators import Estimator
+from assay.models.function import Function
+from assay.models.http_model import HttpModel
+from assay.models.limited import LabelsOnly, Rounded, ScoresOnly, TopK
 from assay.models.load import load_model
 
-__all__ = ["load_model"]
+__all__ = ["Estimator", "Function", "HttpModel", "LabelsOnly", "Rounded", "ScoresOnly", "TopK", "load_model"]

@@ -1,28 +1,30 @@
-"""ONNX files as targets that answer with scores, run by ONNX Runtime."""
+"""ONNX files as targets that answer with scores or labels, run by ONNX Runtime."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from assay.errors import AccessError, ModelError
+from assay.errors import ModelError
 from assay.importing import optional
 from assay.models.adapters import in_batches
 from assay.models.files import file_digest
+from assay.models.target import Target
 from assay.oracle import Access
 
 _INPUTS = {"tensor(float)": torch.float32, "tensor(double)": torch.float64, "tensor(float16)": torch.float16}
+_LABELS = ("tensor(int64)", "tensor(int32)")
 
 
 @final
-class OnnxModel(nn.Module):
+class OnnxModel(Target):
     """An ONNX file: its scores may be asked for, its gradients may not.
 
     The input is converted to the type the file asks for and the output back to the type of x. A file with a fixed
-    batch size is asked batch by batch.
+    batch size is asked batch by batch. One that gives whole numbers only, one for each input, grants labels.
 
     Args:
         path: the file.
@@ -33,45 +35,42 @@ class OnnxModel(nn.Module):
 
     Raises:
         MissingExtraError: ``onnxruntime`` is not installed.
-        ModelError: the file cannot be read, or does not take one floating input and give one floating output.
+        ModelError: the file cannot be read, or does not take one floating input and give scores or labels.
     """
 
-    access: ClassVar[Access] = Access.SCORES
-
     def __init__(self, path: Path, device: str | torch.device = "cpu") -> None:
-        super().__init__()
-        self.session = _open(path, torch.device(device))
+        session = _open(path, torch.device(device))
+        scores = [o.name for o in session.get_outputs() if o.type in _INPUTS]
+        labels = [o.name for o in session.get_outputs() if o.type in _LABELS and len(o.shape) == 1]
+        super().__init__(Access.SCORES if scores or not labels else Access.LABELS)
+        self.session = session
         self.file_digest = file_digest(path)  # the weights are out of reach
         inputs = self.session.get_inputs()
         if len(inputs) != 1 or inputs[0].type not in _INPUTS:
             found = ", ".join(f"{i.name}: {i.type}" for i in inputs)
             raise ModelError(f"{path} takes ({found}); one input of floating point is needed. Export it so.")
-        outputs = [o.name for o in self.session.get_outputs() if o.type in _INPUTS]
-        if not outputs:
-            found = ", ".join(f"{o.name}: {o.type}" for o in self.session.get_outputs())
-            raise ModelError(f"{path} gives ({found}); an output of floating point, the logits, is needed.")
-        self.input, self.output = inputs[0].name, outputs[0]
+        if not scores and not labels:
+            found = ", ".join(f"{o.name}: {o.type}" for o in session.get_outputs())
+            raise ModelError(
+                f"{path} gives ({found}); an output of floating point, the logits, or one whole number for each input, "
+                "its label, is needed."
+            )
+        self.input, self.output = inputs[0].name, (scores or labels)[0]
         self.dtype = _INPUTS[inputs[0].type]
         self.batch = inputs[0].shape[0] if inputs[0].shape and isinstance(inputs[0].shape[0], int) else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Scores of a batch.
+    def answer(self, x: Tensor) -> Tensor:
+        """Scores of a batch, in the type of x, or its labels.
 
         Args:
             x: inputs, on any device.
 
         Raises:
-            AccessError: a gradient would be needed.
             ModelError: ONNX Runtime refuses the input.
         """
-        if x.requires_grad and torch.is_grad_enabled():
-            raise AccessError(
-                "an ONNX model gives scores, no gradients: use an attack that needs scores only (Square), "
-                "or load the network in PyTorch."
-            )
-        rows = x.detach().to("cpu", self.dtype)
-        scores = self._ask(rows) if self.batch is None else in_batches(self._ask, rows, self.batch)
-        return scores.to(x.device, x.dtype)
+        rows = x.to("cpu", self.dtype)
+        found = self._ask(rows) if self.batch is None else in_batches(self._ask, rows, self.batch)
+        return found.to(x.device, torch.int64 if self.access is Access.LABELS else x.dtype)
 
     def _ask(self, rows: Tensor) -> Tensor:
         try:
