@@ -145,6 +145,19 @@ def test_the_two_forms_differ_where_bounds_bind_and_nowhere_else():
         assert torch.allclose(found[0].x_adv, found[1].x_adv) != differ
 
 
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_class_behind_a_bound_does_not_hold_the_sample(norm):
+    """The nearest boundary asks for more of a value that is as large as it can be."""
+    model = torch.nn.Linear(2, 3)
+    weight, bias = [[0.0, 0.0], [10.0, 0.0], [0.0, 1.0]], [0.0, -10.1, -0.7]
+    model.load_state_dict({"weight": torch.tensor(weight), "bias": torch.tensor(bias)})
+    x, y = torch.tensor([[1.0, 0.5]]), torch.tensor([0])
+    result = DeepFool(threat=THREATS[norm]())(model, x, y)
+    assert model(result.x_adv).argmax(1).tolist() == [2]
+    torch.testing.assert_close(result.distance, torch.tensor([0.2]), rtol=0.03, atol=0)
+    assert not DeepFool(threat=THREATS[norm](), clip=False)(model, x, y).success.any()
+
+
 def test_confidence_is_reached_too():
     _, model, x, y = inner(4)
     goal = Untargeted(y, confidence=0.3)

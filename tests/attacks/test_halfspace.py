@@ -133,6 +133,17 @@ def test_the_nearest_of_several_is_that_of_trying_all(norm):
 
 
 @pytest.mark.parametrize("norm", NORMS)
+def test_half_spaces_behind_a_bound_are_passed_over(norm):
+    """Three of them, the nearest first; upwards there is all the room that is given, downwards none."""
+    w = torch.tensor([[3.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 1.0]]).double().expand(4, 3, 3)
+    gap, low = torch.ones(4, 3).double(), torch.zeros(4, 3).double()
+    high = torch.tensor([[1.0, 1.0, 1.0], [0.01, 1.0, 1.0], [0.01, 0.01, 1.0], [0.01, 0.01, 0.01]]).double()
+    assert halfspace.nearest_open(w, gap, low, high, norm).tolist() == [0, 1, 2, 0]
+    assert halfspace.nearest_open(w, gap, low, 0.1 * high.ceil(), norm).tolist() == [0, 0, 0, 0]
+    assert halfspace.nearest_open(-w, gap, low, high, norm).tolist() == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("norm", NORMS)
 def test_where_the_box_meets_no_half_space_the_move_still_helps(norm):
     w, gap, low, high = rows(4, 7)
     w[:, 0] = 0.5

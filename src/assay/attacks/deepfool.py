@@ -11,7 +11,7 @@ from torch import Tensor
 
 from assay.attacks.base import Attack
 from assay.attacks.boundaries import Boundaries, groups
-from assay.attacks.halfspace import Norm, dual_size, free_move, nearest_free
+from assay.attacks.halfspace import Norm, dual_size, free_move, nearest_free, nearest_open
 from assay.errors import SettingError, ThreatError
 from assay.goals import Goal
 from assay.oracle import Access, Oracle
@@ -39,7 +39,8 @@ class DeepFool(Attack):
         steps: steps at most.
         candidates: how many of the likeliest classes count, the right one included.
         overshoot: by which share the sum of all steps is lengthened.
-        clip: clip the sum of all steps to the bounds after each one; the paper does not.
+        clip: clip the sum of all steps to the bounds after each one, and pass over classes towards which the bounds
+            stop nearly the whole step; the paper does neither.
 
     Shapes:
         x `(b, *shape)` of any shape with a batch dimension.
@@ -52,11 +53,12 @@ class DeepFool(Attack):
     Deviations:
         The paper's search may leave the bounds. With `clip=False` the sum r is not clipped here either, but the model
         is asked, the gradients are taken and the move is measured at the point clipped to the bounds, as only such
-        inputs are allowed. In both forms further steps have to make up for values that a bound stops. The released code
-        adds 1e-4 to the length of each step whatever the scale of the inputs; here it is 1e-4 of the range of the
-        bounds for L2, and divided by the square root of the number of values, the same Euclidean length, for Linf. The
-        candidates are the likeliest classes at each point, in the paper those at the clean input. Targets are an
-        addition.
+        inputs are allowed. In both forms further steps have to make up for values that a bound stops. With `clip=True`
+        a class is passed over for a further one where the step to it, clipped, gains less than a twentieth of the gap:
+        such a class can hold a sample in its place. The released code adds 1e-4 to the length of each step whatever the
+        scale of the inputs; here it is 1e-4 of the range of the bounds for L2, and divided by the square root of the
+        number of values, the same Euclidean length, for Linf. The candidates are the likeliest classes at each point,
+        in the paper those at the clean input. Targets are an addition.
 
     References:
         Moosavi-Dezfooli, Fawzi, Frossard, "DeepFool: a simple and accurate method to fool deep neural networks",
@@ -115,7 +117,12 @@ class DeepFool(Attack):
         left = ~oracle.goal.reached(output)
         norm = cast(Norm, self.threat.name)
         nudge = _NUDGE * (high - low) / (1 if norm == "l2" else math.sqrt(x[0].numel()))
-        rows, nearest = torch.arange(len(x), device=x.device), nearest_free(normal, gap, norm)
+        if self.clip:
+            here = (x + now).clamp(low, high).flatten(1)
+            nearest = nearest_open(normal, gap, low - here, high - here, norm)
+        else:
+            nearest = nearest_free(normal, gap, norm)
+        rows = torch.arange(len(x), device=x.device)
         w, gap = normal[rows, nearest], gap[rows, nearest]
         new = total + free_move(w, gap + nudge * dual_size(w, norm), norm).reshape(x.shape)
         if self.clip:

@@ -16,6 +16,7 @@ from torch import Tensor
 Norm: TypeAlias = Literal["linf", "l2", "l1"]
 
 _ORDER = {"linf": torch.inf, "l2": 2.0, "l1": 1.0}
+_OPEN = 0.05  # share of the gap that a clipped move has to gain, else the way is blocked
 _DUAL = {"linf": 1.0, "l2": 2.0, "l1": torch.inf}
 
 
@@ -92,6 +93,31 @@ def nearest_free(w: Tensor, gap: Tensor, norm: Norm) -> Tensor:
     return _distance(w, gap, norm).argmin(dim=1)
 
 
+def nearest_open(w: Tensor, gap: Tensor, low: Tensor, high: Tensor, norm: Norm) -> Tensor:
+    """Which of k half-spaces is the nearest without the box, `(n,)`, if that does not block the way.
+
+    It does where the least move without it, clipped to the box, gains less than a twentieth of the gap. Where all ways
+    are blocked, they count as if none was.
+
+    Args:
+        w: normals, `(n, k, d)`.
+        gap: what has to be gained, `(n, k)`.
+        low: the least allowed move, `(n, d)`.
+        high: the largest allowed move, `(n, d)`.
+        norm: in which distances are measured.
+
+    Example:
+        >>> import torch
+        >>> w, gap = torch.tensor([[[0.0, 2.0], [1.0, 0.0]]]), torch.tensor([[1.0, 1.0]])
+        >>> nearest_open(w, gap, torch.zeros(1, 2), torch.tensor([[1.0, 0.01]]), "l2")
+        tensor([1])
+    """
+    blocked = torch.stack(
+        [_blocked(*half, low, high, norm) for half in zip(w.unbind(1), gap.unbind(1), strict=True)], 1
+    )
+    return _distance(w, gap, norm).masked_fill(blocked & ~blocked.all(dim=1, keepdim=True), torch.inf).argmin(dim=1)
+
+
 def nearest_boxed(w: Tensor, gap: Tensor, low: Tensor, high: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
     """Which of k half-spaces is the nearest within the box, `(n,)`, and the least move to it, `(n, d)`.
 
@@ -140,6 +166,13 @@ def _distance(w: Tensor, gap: Tensor, norm: Norm) -> Tensor:
     """Distances without a box, `(n, k)`; inf where the weights are zero."""
     dual = dual_size(w, norm)
     return torch.where(w.abs().amax(dim=-1) > 0, gap.clamp_min(0) / dual, torch.inf)
+
+
+def _blocked(w: Tensor, gap: Tensor, low: Tensor, high: Tensor, norm: Norm) -> Tensor:
+    """Where the least move without the box, clipped to it, gains next to nothing of the gap, `(n,)`."""
+    unit, peak = _unit(w)
+    clipped = torch.minimum(torch.maximum(free_move(w, gap, norm), low), high)
+    return (unit * clipped).sum(dim=1) < _OPEN * _scaled_gap(gap, peak)
 
 
 def _scaled(weight: Tensor, direction: Tensor, room: Tensor, gap: Tensor) -> Tensor:
