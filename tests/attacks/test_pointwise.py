@@ -16,7 +16,7 @@ from assay.threats import L0, L2
 PLAIN = {"restarts": 1, "group": 1}
 
 
-@pytest.mark.parametrize("settings", [PLAIN, {}])
+@pytest.mark.parametrize("settings", [PLAIN, {"restarts": 2}])
 @pytest.mark.parametrize("bounds", [(0.0, 1.0), (-3.0, 2.0)])
 def test_exactly_as_many_features_as_are_needed(settings, bounds):
     problem = Sparse(shape=(3, 8, 8), needed=4, bounds=bounds)
@@ -60,14 +60,14 @@ def test_salt_and_pepper_sets_values_to_the_bounds_and_improves():
     problem = Sparse(shape=(3, 8, 8), needed=2)
     x, y = problem.inputs(8, dtype=torch.float64)
     sizes = []
-    for steps in (50, 600):
+    for steps in (50, 300):
         result = SaltAndPepper(threat=L0(), steps=steps)(problem.model(torch.float64), x, y)
         audit(result, problem.model(torch.float64), x, y, L0())
         assert result.success.all()
         moved = result.x_adv[result.x_adv != x]
         assert ((moved == 0) | (moved == 1)).all()
         sizes.append(result.distance)
-    assert sizes[1].mean() < 0.7 * sizes[0].mean()
+    assert sizes[1].mean() < 0.9 * sizes[0].mean()
     assert (sizes[1] >= 2).all()
 
 
