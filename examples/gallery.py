@@ -31,8 +31,8 @@ SIDE = 56
 
 ATTACKS = {
     "flow": StAdv(threat=Flow(measure="roughness")),
-    "rotation": GridSearch(threat=Rotation(60, padding="reflection"), points=61),
-    "translation": GridSearch(threat=Translation(16, padding="reflection"), points=17),
+    "rotation": GridSearch(threat=Rotation(45), points=46),
+    "translation": GridSearch(threat=Translation(12), points=13),
     "recolor": ReColorAdv(threat=Recolor(0.06)),
     "tone-curve": PGD(threat=ToneCurve(0.2, points=8), steps=20),
     "patch": PGD(threat=Patch(0.06), steps=40, restarts=3),
@@ -58,8 +58,8 @@ def trained() -> nn.Module:
     """A network that tells the places apart."""
     torch.manual_seed(0)
     net = nn.Sequential(
-        nn.Conv2d(3, 16, 5, stride=2), nn.ReLU(), nn.Conv2d(16, 32, 3, stride=2), nn.ReLU(),
-        nn.Conv2d(32, 32, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(32 * 5 * 5, len(PLACES)),
+        nn.Conv2d(3, 16, 5, stride=2, padding=2), nn.ReLU(), nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.ReLU(),
+        nn.Conv2d(32, 32, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(32 * 7 * 7, len(PLACES)),
     )  # fmt: skip
     x, y = views(512, seed=1)
     optimiser = torch.optim.Adam(net.parameters(), 2e-3)
@@ -75,7 +75,9 @@ def main() -> None:
     """Train, attack, and write the pictures."""
     parser = argparse.ArgumentParser(description="Write a picture of each threat beyond the norms.")
     parser.add_argument("folder", type=Path, help="where the pictures go")
-    folder = parser.parse_args().folder
+    parser.add_argument("--rows", type=int, default=3, help="images in a picture")
+    given = parser.parse_args()
+    folder = given.folder
     folder.mkdir(parents=True, exist_ok=True)
     model = trained()
     x, y = views(20, seed=2)
@@ -86,7 +88,9 @@ def main() -> None:
             print(f"{name}: {found}, no picture")
             continue
         path = folder / f"{name}.png"
-        assay.picture(attack.threat, x, found, before=y, classes=list(PLACES), most=3).save(path)
+        assay.picture(attack.threat, x, found, before=y, classes=list(PLACES), most=given.rows).save(
+            path, optimize=True
+        )
         print(f"{path}: {found}")
 
 

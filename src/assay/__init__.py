@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from assay import attacks as attacks
     from assay.data import Data as Data
     from assay.data import load_data as load_data
+    from assay.drawing import picture as picture
     from assay.evaluation.evaluate import evaluate as evaluate
     from assay.evaluation.summary import Evaluation as Evaluation
     from assay.goals import Goal as Goal
@@ -73,6 +74,7 @@ _HOMES = {
     "fit_universal": "assay.universal",
     "load_data": "assay.data",
     "load_model": "assay.models",
+    "picture": "assay.drawing",
 }
 
 _MODULES = (

@@ -151,6 +151,11 @@ class Combined(Threat):
         pieces = self._pieces(x, theta)
         return torch.stack([part.roughness(x, piece) for part, piece in zip(self.parts, pieces, strict=True)], dim=1)
 
+    def unfolded(self, x: Tensor, theta: Tensor) -> list[tuple[Threat, Tensor, Tensor]]:
+        """Each part with the input that it is given and its own move."""
+        pieces = self._pieces(x, theta)
+        return list(zip(self.parts, self._inputs(x, pieces), pieces, strict=True))
+
     @property
     def _granted(self) -> tuple[Threat, ...]:
         """The parts with what they may use of their budgets."""
