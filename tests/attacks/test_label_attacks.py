@@ -163,7 +163,7 @@ def test_searches_start_at_inputs_that_are_given(name, norm):
     size = {"l2": 2, "linf": torch.inf, "l1": 1}[norm]
     exact = torch.linalg.vector_norm(x - 0.9, size, dim=1)
     assert (result.distance <= exact + 1e-9).all()
-    for wrong in (given[:, :1], given + 1.0, given[:0]):
+    for wrong in (given[:, :1], given + 1.0, given[:0], [0.9, 0.9]):
         with pytest.raises(InputError, match="start must"):
             ATTACKS[name](threat=threat, start=wrong)(narrow, x, goal)
 

@@ -56,8 +56,12 @@ def nearest(x: Tensor, given: Tensor, bounds: tuple[float, float]) -> Tensor:
         InputError: they are not like the clean inputs, or leave the bounds.
     """
     low, high = bounds
+    if not isinstance(given, Tensor):
+        raise InputError(f"start must be a tensor of inputs like x; got {type(given).__name__}.")
     if given.ndim != x.ndim or given.shape[1:] != x.shape[1:] or not len(given):
-        raise InputError(f"start must hold inputs like x, (n, {', '.join(map(str, x.shape[1:]))}); got {given.shape}.")
+        raise InputError(
+            f"start must hold inputs like x, (n, {', '.join(map(str, x.shape[1:]))}); got {tuple(given.shape)}."
+        )
     if not bool(((given >= low) & (given <= high)).all()):
         raise InputError(f"start must lie in the bounds ({low}, {high}); it has values outside, or NaN.")
     exact = "donot_use_mm_for_euclid_dist"  # which does not depend on the batch
