@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from assay.cli import search
+    from assay.cli.pictures import Picture
+    from assay.data import Data
+    from assay.threats import Threat as AnyThreat
 
 _SEARCH_FORMS = "pgd, or the call that builds it: PGD(threat=Linf(8/255), steps=100)"
 
@@ -50,10 +54,14 @@ def attack(
         Path | None, typer.Option(metavar="FILE.npz", dir_okay=False, help="Where to save the adversarial inputs.")
     ] = None,
     as_json: options.Json = False,
+    picture: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", dir_okay=False, help="Where to draw the first moves that succeed."),
+    ] = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Run one attack on a model and show what it finds."""
-    goal = _checked(attack, threat, targeted, save)
+    goal = _checked(attack, threat, targeted, save, picture)
     from assay import grammar
     from assay.cli import search
     from assay.data import load_data
@@ -67,6 +75,7 @@ def attack(
     samples = load_data(data, limit=limit)
     place = options.device(device)
     target = options.model(model, place, samples, built.threat)
+    shown = _shown(picture, built.threat, samples)
     search.check_access(target, built, goal)
 
     started = time.perf_counter()
@@ -87,7 +96,10 @@ def attack(
                 eot=views,
             ):
                 chunks.append(columns)
+                keep_moves=shown is not None,
                 done = sum(len(chunk["y"]) for chunk in chunks)
+                if shown:
+                    shown.take(columns)
                 won = sum(int((chunk["success"] & chunk["begun"]).sum()) for chunk in chunks)
                 progress.update(task, completed=done, won=f"{won} succeeded")
         except KeyboardInterrupt:
@@ -95,7 +107,8 @@ def attack(
     if not chunks:
         _nothing(interrupted, goal)
     columns = search.joined(chunks)
-    unsaved = _saved(save, columns) if save else None
+    unsaved = _written(save, "--save", lambda: search.save(save, columns)) if save else None
+    undrawn = _written(picture, "--picture", shown.write) if picture and shown and shown.moved else None
     found = {
         "kind": "attack",
         "model": recorded(model),
@@ -113,11 +126,14 @@ def attack(
         terminal.document(found)
     if not quiet:
         terminal.people.print(_table(found))
-    if unsaved:
-        raise unsaved
+        if shown and not shown.moved:
+            terminal.people.print(f"No picture: no sample was moved, so {picture} was not written.")
+    if problem := unsaved or undrawn:
+        raise problem
     if interrupted:
         kept = f"their adversarial inputs are in {save}" if save else "give --save to keep adversarial inputs"
         terminal.panel(
+        "picture": str(picture) if shown and shown.moved and not undrawn else None,
             "Interrupted",
             f"Stopped after {found['samples']} of {len(samples)} samples; {kept}.",
             "yellow",
@@ -125,27 +141,32 @@ def attack(
         raise typer.Exit(terminal.INTERRUPTED)
 
 
-def _checked(attack: str, threat: str | None, targeted: str | None, save: Path | None) -> str:
+def _checked(attack: str, threat: str | None, targeted: str | None, save: Path | None, picture: Path | None) -> str:
     """Find out what is cheap to find out before torch is imported; returns the goal."""
     options.has_threat(attack, threat)
-    if save and save.suffix != ".npz":
-        raise typer.BadParameter(f"{save} must end in .npz", param_hint="--save")
-    if save:
-        options.writable(save)
+    for path, ending, option in ((save, ".npz", "--save"), (picture, ".png", "--picture")):
+        if path and path.suffix != ending:
+            raise typer.BadParameter(f"{path} must end in {ending}", param_hint=option)
+        if path:
+            options.writable(path, option)
     return targeted or "untargeted"
 
 
-def _saved(path: Path, columns: search.Columns) -> StoreError | None:
-    """Save the adversarial inputs; what hinders it is returned, so that the numbers are shown before it."""
-    from assay.cli import search
+def _shown(path: Path | None, threat: AnyThreat, samples: Data) -> Picture | None:
+    """What collects samples for the picture, where one is asked for."""
+    if path is None:
+        return None
+    from assay.cli.pictures import Picture
+
+    return Picture(path, threat, samples)
 
     try:
-        search.save(path, columns)
+        write()
     except StoreError as error:
         reason = getattr(error.__cause__, "strerror", None) or error
         return StoreError(
             f"{path} could not be written ({reason}): only the numbers above are left. Free some space or choose "
-            "another --save, and run it again."
+            f"another {option}, and run it again."
         )
     return None
 
@@ -154,6 +175,9 @@ def _nothing(interrupted: bool, goal: str) -> None:
     if interrupted:
         terminal.panel("Interrupted", "Stopped before the first chunk was done; a smaller --batch helps.", "yellow")
         raise typer.Exit(terminal.INTERRUPTED)
+
+def _written(path: Path, option: str, write: Callable[[], object]) -> StoreError | None:
+    """Write the file of an option; what hinders it is returned, so that the numbers are shown before it."""
     raise SettingError(f"nothing to attack: every sample is of the class {goal} already.")
 
 
@@ -202,3 +226,5 @@ def _table(found: dict[str, Any]) -> Table:
     if found["saved"]:
         table.add_row("saved", found["saved"])
     return table
+    if found["picture"]:
+        table.add_row("picture", found["picture"])

@@ -176,8 +176,8 @@ def has_threat(attack: str, threat: str | None) -> None:
         raise ThreatError(f"{attack} needs a threat: give --threat, for instance --threat linf:8/255.")
 
 
-def writable(path: Path) -> None:
-    """Make sure that the file of --save can be written, before hours are spent on its content.
+def writable(path: Path, option: str = "--save") -> None:
+    """Make sure that the file of an option can be written, before hours are spent on its content.
 
     Raises:
         StoreError: it cannot.
@@ -193,4 +193,4 @@ def writable(path: Path) -> None:
         reason = error.strerror or str(error)
         if isinstance(error, (FileExistsError, NotADirectoryError)):
             reason = f"{path.parent} is not a folder"
-        raise StoreError(f"{path} cannot be written: {reason}. Choose another --save.") from error
+        raise StoreError(f"{path} cannot be written: {reason}. Choose another {option}.") from error

@@ -66,10 +66,12 @@ def search(
     device: str = "cpu",
     eot: EOT | None = None,
 ) -> Iterator[Columns]:
-    """Attack the data in chunks; yields the columns of `SAVED`, ``correct`` and ``begun`` for each.
+    """Attack the data in chunks; yields the columns of `SAVED`, ``correct``, ``begun`` and ``before`` for each.
+    keep_moves: bool = False,
 
     ``correct`` tells whether the clean input is classified rightly, ``begun`` whether there was something to do:
-    the clean input had not reached the goal yet. With one class as the target its own samples are left out.
+    the clean input had not reached the goal yet. ``before`` is the decision on it. With one class as the
+    target its own samples are left out.
 
     Args:
         model: as for an attack.
@@ -83,6 +85,7 @@ def search(
         eot: search and judge on means over random views, also of the clean inputs.
     """
     place, dtype = placement(model, torch.device(device))
+        keep_moves: yield the moves too, as ``theta``.
     for start in range(0, len(data), batch):
         x, y, index = data.batch(start, start + batch)
         if goal.isdecimal() and not bool((keep := y != int(goal)).all()):
@@ -91,13 +94,14 @@ def search(
             continue
         x_on, y_on, index_on = x.to(place, dtype or x.dtype), y.to(place), index.to(place)
         wanted: Goal = Untargeted(y_on)
-        correct = None
+        clean = None
         if goal != "untargeted":
             clean, output = _clean(model, x_on, y_on, attack, eot=eot, seed=seed, index=index_on)
-            correct = clean == y_on
             classes = _classes(output, data)
             wanted = Targeted(_targets(goal, y_on, index_on, output, classes, seed), away=y_on)
-        result = attack(model, x_on, wanted, seed=seed, index=index_on, max_queries=max_queries, eot=eot)
+        result = attack(
+            model, x_on, wanted, seed=seed, index=index_on, max_queries=max_queries, eot=eot, keep_moves=keep_moves
+        )
         begun = ~(result.success & (result.distance == 0))
         columns = {
             "x_adv": result.x_adv,
@@ -109,13 +113,16 @@ def search(
             "forwards": result.forwards,
             "backwards": result.backwards,
             "index": index,
-            "correct": begun if correct is None else correct,
+            "correct": begun if clean is None else clean == y_on,
             "begun": begun,
         }
         yield {name: column.cpu() for name, column in columns.items()}
 
 
+            "before": torch.where(begun, y_on, result.prediction) if clean is None else clean,
 def _clean(
+        if result.theta is not None:
+            columns["theta"] = result.theta
     model: Any, x: Tensor, y: Tensor, attack: Attack, *, eot: EOT | None, seed: int, index: Tensor
 ) -> tuple[Tensor, Any]:
     """Predictions and raw output on the clean inputs."""

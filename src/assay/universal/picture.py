@@ -5,21 +5,19 @@ from __future__ import annotations
 import io
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from assay.attacks.base import evaluating
 from assay.data import Data
-from assay.errors import InputError
+from assay.drawing.tiles import fitted
 from assay.evaluation.chunks import placement
 from assay.goals import Untargeted
 from assay.oracle import Oracle, granted_access
 from assay.threats import Threat
 
 _SIDE, _GAP, _LINE = 112, 8, 14  # pixels: a tile, the space around it, a line of text
-_LONGEST = 512  # features of a vector that are drawn as a strip
 
 
 def draw(perturbation: Tensor, threat: Threat, model: Any, data: Any, examples: int) -> bytes:
@@ -64,20 +62,8 @@ def said(model: Any, x: Tensor, y: Tensor, threat: Threat, classes: tuple[str, .
 
 
 def tile(share: Tensor) -> Image.Image:
-    """An image of shares in [0, 1], enlarged by whole pixels, or made smaller to fit."""
-    values = np.rint(share.detach().float().cpu().nan_to_num().clamp(0, 1).numpy() * 255).astype(np.uint8)
-    if values.ndim == 1 and len(values) <= _LONGEST:
-        return Image.fromarray(values[None]).resize((_SIDE, _SIDE // 4), Image.Resampling.NEAREST)
-    if values.ndim == 3 and values.shape[0] in (1, 3, 4):
-        values = values[0] if values.shape[0] == 1 else np.moveaxis(values[:3], 0, -1)
-    elif values.ndim != 2:
-        raise InputError(f"inputs of shape {tuple(share.shape)} are neither images nor short vectors: no picture.")
-    drawn = Image.fromarray(np.ascontiguousarray(values))
-    times = _SIDE // max(drawn.size)
-    if times >= 1:
-        return drawn.resize((drawn.width * times, drawn.height * times), Image.Resampling.NEAREST)
-    drawn.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
-    return drawn
+    """An image of shares in [0, 1] at the size of a tile."""
+    return fitted(share, _SIDE)
 
 
 def compose(columns: list[list[tuple[Image.Image, str]]]) -> bytes:
