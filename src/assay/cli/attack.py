@@ -53,11 +53,11 @@ def attack(
     save: Annotated[
         Path | None, typer.Option(metavar="FILE.npz", dir_okay=False, help="Where to save the adversarial inputs.")
     ] = None,
-    as_json: options.Json = False,
     picture: Annotated[
         Path | None,
         typer.Option(metavar="FILE.png", dir_okay=False, help="Where to draw the first moves that succeed."),
     ] = None,
+    as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Run one attack on a model and show what it finds."""
@@ -73,9 +73,9 @@ def attack(
     model = options.view(options.canonical("model", model), access, top_k, decimals)
     data = options.canonical("data", data)
     samples = load_data(data, limit=limit)
+    shown = _shown(picture, built.threat, samples)
     place = options.device(device)
     target = options.model(model, place, samples, built.threat)
-    shown = _shown(picture, built.threat, samples)
     search.check_access(target, built, goal)
 
     started = time.perf_counter()
@@ -94,12 +94,12 @@ def attack(
                 batch=batch,
                 device=place,
                 eot=views,
-            ):
-                chunks.append(columns)
                 keep_moves=shown is not None,
-                done = sum(len(chunk["y"]) for chunk in chunks)
+            ):
                 if shown:
                     shown.take(columns)
+                chunks.append(columns)
+                done = sum(len(chunk["y"]) for chunk in chunks)
                 won = sum(int((chunk["success"] & chunk["begun"]).sum()) for chunk in chunks)
                 progress.update(task, completed=done, won=f"{won} succeeded")
         except KeyboardInterrupt:
@@ -121,6 +121,7 @@ def attack(
         "seconds": time.perf_counter() - started,
         "interrupted": interrupted,
         "saved": str(save) if save and not unsaved else None,
+        "picture": str(picture) if shown and shown.moved and not undrawn else None,
     }
     if as_json:
         terminal.document(found)
@@ -133,7 +134,6 @@ def attack(
     if interrupted:
         kept = f"their adversarial inputs are in {save}" if save else "give --save to keep adversarial inputs"
         terminal.panel(
-        "picture": str(picture) if shown and shown.moved and not undrawn else None,
             "Interrupted",
             f"Stopped after {found['samples']} of {len(samples)} samples; {kept}.",
             "yellow",
@@ -160,6 +160,9 @@ def _shown(path: Path | None, threat: AnyThreat, samples: Data) -> Picture | Non
 
     return Picture(path, threat, samples)
 
+
+def _written(path: Path, option: str, write: Callable[[], object]) -> StoreError | None:
+    """Write the file of an option; what hinders it is returned, so that the numbers are shown before it."""
     try:
         write()
     except StoreError as error:
@@ -175,9 +178,6 @@ def _nothing(interrupted: bool, goal: str) -> None:
     if interrupted:
         terminal.panel("Interrupted", "Stopped before the first chunk was done; a smaller --batch helps.", "yellow")
         raise typer.Exit(terminal.INTERRUPTED)
-
-def _written(path: Path, option: str, write: Callable[[], object]) -> StoreError | None:
-    """Write the file of an option; what hinders it is returned, so that the numbers are shown before it."""
     raise SettingError(f"nothing to attack: every sample is of the class {goal} already.")
 
 
@@ -225,6 +225,6 @@ def _table(found: dict[str, Any]) -> Table:
     table.add_row("seconds", f"{found['seconds']:.1f}")
     if found["saved"]:
         table.add_row("saved", found["saved"])
-    return table
     if found["picture"]:
         table.add_row("picture", found["picture"])
+    return table

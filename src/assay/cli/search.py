@@ -65,9 +65,9 @@ def search(
     batch: int = 256,
     device: str = "cpu",
     eot: EOT | None = None,
+    keep_moves: bool = False,
 ) -> Iterator[Columns]:
     """Attack the data in chunks; yields the columns of `SAVED`, ``correct``, ``begun`` and ``before`` for each.
-    keep_moves: bool = False,
 
     ``correct`` tells whether the clean input is classified rightly, ``begun`` whether there was something to do:
     the clean input had not reached the goal yet. ``before`` is the decision on it. With one class as the
@@ -83,9 +83,9 @@ def search(
         batch: samples in a chunk; the results do not depend on it.
         device: where to compute if the model does not say.
         eot: search and judge on means over random views, also of the clean inputs.
+        keep_moves: yield the moves too, as ``theta``.
     """
     place, dtype = placement(model, torch.device(device))
-        keep_moves: yield the moves too, as ``theta``.
     for start in range(0, len(data), batch):
         x, y, index = data.batch(start, start + batch)
         if goal.isdecimal() and not bool((keep := y != int(goal)).all()):
@@ -115,14 +115,14 @@ def search(
             "index": index,
             "correct": begun if clean is None else clean == y_on,
             "begun": begun,
+            "before": torch.where(begun, y_on, result.prediction) if clean is None else clean,
         }
+        if result.theta is not None:
+            columns["theta"] = result.theta
         yield {name: column.cpu() for name, column in columns.items()}
 
 
-            "before": torch.where(begun, y_on, result.prediction) if clean is None else clean,
 def _clean(
-        if result.theta is not None:
-            columns["theta"] = result.theta
     model: Any, x: Tensor, y: Tensor, attack: Attack, *, eot: EOT | None, seed: int, index: Tensor
 ) -> tuple[Tensor, Any]:
     """Predictions and raw output on the clean inputs."""
