@@ -194,6 +194,27 @@ _ATTACKS = (
         threats=LP,
     ),
     _attack(
+        "Genetic",
+        "scores",
+        "a small population of perturbations that cross and mutate",
+        "Alzantot et al. 2019, https://arxiv.org/abs/1805.11090",
+        threats=("linf", "l2"),
+    ),
+    _attack(
+        "LocalSearch",
+        "scores",
+        "probes of single pixels, changes of those that matter, and on around them",
+        "Narodytska and Kasiviswanathan 2017, https://arxiv.org/abs/1612.06299",
+        threats=("l0",),
+    ),
+    _attack(
+        "OnePixel",
+        "scores",
+        "differential evolution over the places and values of a few pixels",
+        "Su et al. 2019, https://arxiv.org/abs/1710.08864",
+        threats=("l0",),
+    ),
+    _attack(
         "ZOO",
         "scores",
         "smallest move by symmetric differences of single coordinates, Adam or Newton steps",

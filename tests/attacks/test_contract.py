@@ -21,6 +21,9 @@ SETTINGS: dict[str, dict[str, object]] = {
     "SPSA": {"steps": 5, "samples": 12},
     "SimBA": {"steps": 20},
     "ZOO": {"solver": "newton", "steps": 15, "search_steps": 2, "initial_c": 1.0, "lr": 0.3, "coordinates": 16},
+    "OnePixel": {"population": 20, "generations": 3},
+    "LocalSearch": {"rounds": 4, "rule": "probe", "probe": -10.0},
+    "Genetic": {"generations": 15},
     "FAB": {"steps": 8},
     "CarliniWagner": {"steps": 12, "search_steps": 3, "lr": 0.1, "initial_c": 1.0, "max_c": 8.0},
     "PDPGD": {"steps": 8, "restarts": 2},
@@ -40,6 +43,9 @@ SETTINGS: dict[str, dict[str, object]] = {
 ENOUGH = {
     "RandomSearch": {"draws": 20, "refine": 300},
     "Square": {"queries": 250},
+    "OnePixel": {"population": 60, "generations": 40},
+    "LocalSearch": {"rounds": 60, "change": 1},
+    "Genetic": {"generations": 200},
     "SimBA": {"steps": 300, "step": 0.05},
     "ZOO": {"steps": 20, "search_steps": 3, "coordinates": 48},
     "NES": {"steps": 40, "samples": 50},
@@ -63,6 +69,7 @@ STRENGTH = {
 }
 # Bumps of at least 3 pixels cannot follow weights that are noise from pixel to pixel, whatever the number of queries.
 REACH = {("Square", "linf"): 3.0, ("Square", "l2"): 4.0, ("Square", "l1"): 6.0}
+REACH |= {("OnePixel", "l0"): 3.0, ("LocalSearch", "l0"): 4.0}  # evolution; one way for each value alone
 REACH[("RandomSearch", "linf")] = 3.0  # a random walk in 48 dimensions, which is made for a few
 REACH[("SaltAndPepper", "l0")] = 10.0  # grains at random places, most of which do not help
 REACH[("GeoDA", "l2")] = 3.0  # it stays with the class that its start belongs to, which may not be the nearest
@@ -79,8 +86,8 @@ MINIMUM: dict[tuple[str, str], float] = {
     ("SigmaZero", "l0"): 1.0,
 }
 UNTARGETED_ONLY = {"MultiTargeted"}
-# Settings of PGD, and a wrapper around APGD: what depends on the norm is checked with PGD and APGD. RandomSearch, NES and
-# SPSA leave all of it to the threat.
+# Settings of PGD, and a wrapper around APGD: what depends on the norm is checked with PGD and APGD. RandomSearch, NES
+# and SPSA leave all of it to the threat.
 ONE_NORM = {
     "FGSM": "linf",
     "BIM": "linf",

@@ -10,11 +10,14 @@ from assay.attacks.deepfool import DeepFool
 from assay.attacks.ead import EAD
 from assay.attacks.fab import FAB
 from assay.attacks.fmn import FMN
+from assay.attacks.genetic import Genetic
 from assay.attacks.geoda import GeoDA
 from assay.attacks.hop_skip_jump import HopSkipJump
 from assay.attacks.jsma import JSMA
+from assay.attacks.local_search import LocalSearch
 from assay.attacks.low_dimensional import GridSearch, RandomSearch
 from assay.attacks.nes import NES, SPSA
+from assay.attacks.one_pixel import OnePixel
 from assay.attacks.opt import OPT, SignOPT
 from assay.attacks.pdpgd import PDPGD
 from assay.attacks.pgd import BIM, FGSM, MIFGSM, PGD
@@ -47,10 +50,13 @@ __all__ = [
     "Boundary",
     "CarliniWagner",
     "DeepFool",
+    "Genetic",
     "GeoDA",
     "GridSearch",
     "HopSkipJump",
+    "LocalSearch",
     "MultiTargeted",
+    "OnePixel",
     "Pointwise",
     "RandomSearch",
     "ReColorAdv",
