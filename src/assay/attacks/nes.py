@@ -55,10 +55,10 @@ class NES(Attack):
     Deviations:
         The paper's step is 0.01 at an eps of 0.05, here the same share of any eps, and it works in Linf; the other
         norms take their own steepest step. f is the margin, as differences of the paper's cross-entropy vanish where a
-        class is sure (`loss="ce"` broke 5 of 16 images of 28x28 pixels where the margin broke 9). The sets of noisy points are clipped to the bounds, where the released code
-        lets them leave. Every point counts where it wins inside the threat, and the step's own end is asked about too
-        (the released code does so without counting it). The paper allows a million queries, the released code by
-        default 10,000, as here.
+        class is sure (`loss="ce"` broke 5 of 16 images of 28x28 pixels where the margin broke 9). Noisy points are
+        clipped to the bounds, which the released code lets them leave. Every point counts where it wins inside the
+        threat, and the step's own end is asked about too, which the released code does not count. The paper allows a
+        million queries, the released code by default 10,000, as here.
 
     References:
         Ilyas, Engstrom, Athalye, Lin, "Black-box adversarial attacks with limited queries and information", ICML 2018,
