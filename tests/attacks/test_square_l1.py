@@ -14,7 +14,7 @@ from assay.testing import Counting
 from assay.testing.case import audit
 from assay.testing.models import Gradientless
 from assay.testing.problems import Constant, Masked
-from assay.threats import L1
+from assay.threats import L1, L2
 
 
 class Recorded(nn.Module):
@@ -84,3 +84,14 @@ def test_more_queries_never_lower_the_margin():
         assert (now >= before).all()
         before = now
     assert (now > margin(model(x), Untargeted(y))).all()
+
+
+@pytest.mark.parametrize("threat", [L1(5.0), L2(1.0)])
+def test_half_precision(threat):
+    """The smallest length that is divided by is one that the type can hold."""
+    x = torch.rand(4, 3, 4, 4, generator=torch.Generator().manual_seed(0)).half()
+    model = Masked(shape=(3, 4, 4)).model().half()
+    y = model(x).argmax(1).detach()
+    result = Square(threat=threat, queries=100)(model, x, y)
+    assert result.x_adv.dtype == torch.float16
+    assert result.success.any()

@@ -136,7 +136,8 @@ def _tile(v: Tensor, side: int) -> Tensor:
 
 def _norm(delta: Tensor, dims: tuple[int, ...], order: int) -> Tensor:
     """The norm over some dimensions, never zero."""
-    return delta.abs().pow(order).sum(dim=dims, keepdim=True).pow(1 / order).clamp_min(1e-12)
+    least = max(1e-12, torch.finfo(delta.dtype).tiny)
+    return delta.abs().pow(order).sum(dim=dims, keepdim=True).pow(1 / order).clamp_min(least)
 
 
 def _bump(high: int, wide: int, like: Tensor, order: int) -> Tensor:
