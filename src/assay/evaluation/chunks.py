@@ -21,6 +21,7 @@ from assay.inputs import check_inputs
 from assay.oracle import Access, Oracle, granted_access
 from assay.rng import derive
 from assay.threats import Threat
+from assay.threats.additive import Additive
 
 _EXAMPLES = 4  # kept in a shard for the gallery
 _EXAMPLES_WITHIN = 1000  # positions whose shards keep examples; large inputs would fill the disk otherwise
@@ -138,6 +139,7 @@ class Work:
                 seed=derive(self.store.run["settings"]["seed"], number),
                 index=batch.index[alive],
                 clean_output=batch.output[rows],
+                keep_moves=not isinstance(self.threat, Additive),  # their move is the difference
             )
         else:
             result = _nothing(batch)
@@ -248,7 +250,8 @@ def _examples(start: int, x: Tensor, result: Result, columns: dict[str, Tensor])
     if start >= _EXAMPLES_WITHIN or len(found) == 0:
         return {}
     rows = found.to(x.device)
-    return {
+    moves = {} if result.theta is None else {"example_move": result.theta[rows].float()}
+    return moves | {
         "example_index": columns["index"][found],
         "example_x": x[rows].float(),
         "example_adv": result.x_adv[rows].float(),

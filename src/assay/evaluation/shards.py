@@ -51,7 +51,8 @@ class Shard:
         stop: One past the position of the last.
         columns: One tensor a column, all of the same length: one row a sample that was asked.
         seconds: Time the stage took.
-        examples: ``example_index``, ``example_x``, ``example_adv`` of a few broken samples, or empty.
+        examples: ``example_index``, ``example_x``, ``example_adv`` of a few broken samples, ``example_move`` where the
+            difference does not tell it, or empty.
     """
 
     stage: str

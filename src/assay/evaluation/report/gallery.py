@@ -1,4 +1,4 @@
-"""The gallery: clean input, adversarial input and their amplified difference, as data addresses or bar strips."""
+"""The gallery: clean input, adversarial input, and the move or the difference, as data addresses or bar strips."""
 
 from __future__ import annotations
 
@@ -9,11 +9,18 @@ from dataclasses import dataclass
 from typing import final
 
 import numpy as np
+import torch
 from PIL import Image
 
+from assay import grammar
+from assay.drawing import drawn
+from assay.drawing.changes import amplification
+from assay.errors import AssayError
 from assay.evaluation.report.classes import class_name
 from assay.evaluation.report.source import WRONG, Array, Example, Record
 from assay.evaluation.report.words import SPACE, size
+from assay.threats import Threat
+from assay.threats.additive import Additive
 
 MOST_EXAMPLES = 24
 TIMES = " \N{MULTIPLICATION SIGN} "
@@ -57,30 +64,36 @@ class Card:
     after: str
     distance: str
     attack: str
-    panels: tuple[Panel, Panel, Panel]
+    panels: tuple[Panel, ...]
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Gallery:
-    """The cards shown, how many examples the run kept, and why some inputs have no picture (or nothing)."""
+    """The cards shown, how many examples the run kept, why some inputs have no picture (or nothing), what is drawn."""
 
     cards: list[Card]
     kept: int
     images: bool
     reason: str
     shrunk: bool
+    moves: bool
 
 
 def gallery(record: Record, bounds: tuple[float, float]) -> Gallery:
     """Build the gallery from the examples that the shards kept.
 
+    A move that a shard kept is drawn in the place of the difference. A difference is amplified where the threat is one
+    of perturbations; that of others says little, and stays as it is.
+
     Args:
         record: The run.
         bounds: The valid inputs, shown as black and white.
     """
+    threat = _threat(str(record.run["settings"]["threat"]))
+    additive = threat is None or isinstance(threat, Additive)
     cards: list[Card] = []
-    weight, shrunk, reason, images = 0, False, "", False
+    weight, shrunk, reason, images, moves = 0, False, "", False, False
     for example in _nearest(record) if record.minimal else _spread(record.examples):
         shape = example.clean.shape
         if example.adversarial.shape != shape:
@@ -92,7 +105,11 @@ def gallery(record: Record, bounds: tuple[float, float]) -> Gallery:
                 "vectors, so they are not drawn."
             )
             continue
-        panels = _pictures(example, bounds) if as_image else _strips(example, bounds)
+        panels: tuple[Panel, ...] = (
+            _pictures(example, bounds, amplify=additive) if as_image else _strips(example, bounds)
+        )
+        if not additive and as_image and (shown := _move(threat, example)):
+            panels, moves = (*panels[:2], *shown), True
         weight += sum(len(panel.address) for panel in panels)
         if weight > MOST_BYTES or len(cards) == MOST_EXAMPLES:
             break
@@ -109,7 +126,7 @@ def gallery(record: Record, bounds: tuple[float, float]) -> Gallery:
                 panels=panels,
             )
         )
-    return Gallery(cards=cards, kept=len(record.examples), images=images, reason=reason, shrunk=shrunk)
+    return Gallery(cards=cards, kept=len(record.examples), images=images, reason=reason, shrunk=shrunk, moves=moves)
 
 
 def _spread(examples: list[Example]) -> list[Example]:
@@ -138,18 +155,28 @@ def _as_image(x: Array) -> Array | None:
     return None
 
 
-def _factor(difference: Array, room: float) -> int:
-    """The largest of 1, 2, 5, 10, 20, ... that keeps the amplified difference inside the room.
+def _threat(expression: str) -> Threat | None:
+    """The threat of a run; None where its class is not installed here."""
+    try:
+        return grammar.threat(expression)
+    except AssayError:
+        return None
 
-    Example:
-        >>> _factor(np.array([0.1, -0.05]), 0.5), _factor(np.array([8 / 255]), 0.5), _factor(np.array([0.0]), 0.5)
-        (5, 10, 1)
-    """
-    largest = float(np.abs(difference).max())
-    if not np.isfinite(largest) or largest <= 0:
-        return 1
-    series = [base * 10**power for power in range(4) for base in (1, 2, 5)]
-    return max((f for f in series if f * largest <= room * 1.01), default=1)
+
+def _move(threat: Threat | None, example: Example) -> tuple[Panel, ...]:
+    """The move that was kept, one panel for each part; none where there is none or its threat has no drawing."""
+    if threat is None or example.move is None:
+        return ()
+    x, theta = (torch.from_numpy(value)[None] for value in (example.clean, example.move))
+    tiles = drawn(threat, x, theta)
+    return tuple(
+        Panel(
+            caption=tile.head,
+            alt=f"Move of image {example.index}: {tile.head}, {tile.words}",
+            address=_address(tile.image),
+        )
+        for tile in tiles
+    )
 
 
 def _captions(example: Example, factor: int, what: str) -> tuple[tuple[str, str], ...]:
@@ -163,10 +190,10 @@ def _captions(example: Example, factor: int, what: str) -> tuple[tuple[str, str]
     )
 
 
-def _pictures(example: Example, bounds: tuple[float, float]) -> tuple[Panel, Panel, Panel]:
+def _pictures(example: Example, bounds: tuple[float, float], *, amplify: bool) -> tuple[Panel, Panel, Panel]:
     low, high = bounds
     difference = (example.adversarial - example.clean) / (high - low)
-    factor = _factor(difference, 0.5)
+    factor = amplification(float(np.abs(difference).max()), 0.5) if amplify else 1
     shares = (
         (example.clean - low) / (high - low),
         (example.adversarial - low) / (high - low),
@@ -186,6 +213,11 @@ def _png(share: Array) -> str:
     picture = Image.fromarray(np.ascontiguousarray(pixels))
     if max(picture.size) > LARGEST_SIDE:
         picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
+    return _address(picture)
+
+
+def _address(picture: Image.Image) -> str:
+    """A picture as a data address."""
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
@@ -195,7 +227,7 @@ def _strips(example: Example, bounds: tuple[float, float]) -> tuple[Panel, Panel
     difference = example.adversarial - example.clean
     low = float(min(0.0, example.clean.min(), example.adversarial.min()))
     high = float(max(0.0, example.clean.max(), example.adversarial.max()))
-    factor = _factor(difference, max(high, -low) / 2)
+    factor = amplification(float(np.abs(difference).max()), max(high, -low) / 2)
     captions = _captions(example, factor, "features of sample")
     span = float(np.abs(factor * difference).max()) or 1.0
     drawn = (

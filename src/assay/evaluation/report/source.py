@@ -24,7 +24,7 @@ ROBUST, WRONG = -1, 0
 @final
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """One adversarial input kept for the gallery, with what the model said before and after."""
+    """One adversarial input kept for the gallery, with what the model said before and after, and its move if kept."""
 
     index: int
     label: int
@@ -34,6 +34,7 @@ class Example:
     stage: str
     clean: Array
     adversarial: Array
+    move: Array | None
 
 
 @final
@@ -137,6 +138,7 @@ def _column(rows: list[dict[str, torch.Tensor]], name: str) -> Array:
 def _examples(shard: Shard) -> list[Example]:
     """The adversarial inputs that a shard kept, looked up among its rows."""
     found = []
+    moves = shard.examples.get("example_move")
     for position, index in enumerate(shard.examples.get("example_index", torch.zeros(0)).tolist()):
         row = int((shard.columns["index"] == index).nonzero()[0])
         label, before, after = (int(shard.columns[n][row]) for n in ("label", "prediction", "adv_prediction"))
@@ -150,6 +152,7 @@ def _examples(shard: Shard) -> list[Example]:
                 stage=shard.stage,
                 clean=shard.examples["example_x"][position].double().numpy(),
                 adversarial=shard.examples["example_adv"][position].double().numpy(),
+                move=None if moves is None else moves[position].double().numpy(),
             )
         )
     return found
