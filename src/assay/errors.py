@@ -15,6 +15,10 @@ class ModelError(AssayError, ValueError):
     """The model cannot be used: NaN outputs, wrong output shape, no gradient, not loadable."""
 
 
+class QueriesSpent(AssayError, RuntimeError):  # noqa: N818  (an end that was asked for, more than an error)
+    """A total of model evaluations is used up; what was found with them is kept."""
+
+
 class AccessError(AssayError, PermissionError):
     """An attack asked for more than the model grants (labels < scores < gradients)."""
 

@@ -350,9 +350,9 @@ def test_overwrite_replaces_a_run_whose_run_json_was_cut(
 
 def test_a_newer_schema_is_named(store: Store) -> None:
     run = json.loads((store.path / "run.json").read_text())
-    run["schema_version"] = 2
+    run["schema_version"] = 3
     (store.path / "run.json").write_text(json.dumps(run))
-    with pytest.raises(StoreError, match=r"newer assay.*schema_version 2.*Update"):
+    with pytest.raises(StoreError, match=r"newer assay.*schema_version 3.*Update"):
         Store.open(store.path)
 
 

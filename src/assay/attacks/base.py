@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor, nn
 
-from assay.errors import AccessError, InputError
+from assay.errors import AccessError, InputError, QueriesSpent
 from assay.goals import Goal
 from assay.inputs import as_goal, check_inputs
 from assay.oracle import Access, Oracle, granted_access
@@ -120,6 +120,8 @@ class Attack(ABC):
             AccessError: the model grants less than the attack needs.
             ModelError: the model returns NaN or gives no gradient.
             ThreatError: the attack cannot use this threat.
+            QueriesSpent: a total of model evaluations (`assay.models.Metered`) does not reach for the clean inputs; one
+                that is used up later ends the search.
         """
         check_inputs(x, self.threat.bounds)
         _check_access(self, model)
@@ -143,7 +145,8 @@ class Attack(ABC):
             )
             oracle.judge_clean(clean_output)
             if not oracle.finished:
-                self.run(oracle, x, goal, rng)
+                with suppress(QueriesSpent):  # what was found until then stands in the record
+                    self.run(oracle, x, goal, rng)
         r = oracle.record
         return Result(r.x_adv, r.success, r.distance, r.prediction, r.forwards, r.backwards, r.theta)
 

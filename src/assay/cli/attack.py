@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from assay.cli import options, terminal
-from assay.errors import SettingError, StoreError
+from assay.errors import QueriesSpent, SettingError, StoreError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -48,6 +48,7 @@ def attack(
     limit: options.Limit = None,
     seed: options.Seed = 0,
     max_queries: Annotated[int | None, typer.Option(min=1, help="Forward passes allowed per sample.")] = None,
+    total_queries: options.TotalQueries = None,
     batch: Annotated[int, typer.Option(min=1, help="Samples in a chunk; the results do not depend on it.")] = 256,
     device: options.Device = options.DeviceName.auto,
     save: Annotated[
@@ -65,6 +66,7 @@ def attack(
     from assay import grammar
     from assay.cli import search
     from assay.data import load_data
+    from assay.models import Metered
     from assay.models.load import recorded
 
     search.check_goal(goal)
@@ -75,7 +77,7 @@ def attack(
     samples = load_data(data, limit=limit)
     shown = _shown(picture, built.threat, samples)
     place = options.device(device)
-    target = options.model(model, place, samples, built.threat)
+    target = Metered(options.model(model, place, samples, built.threat), total_queries)
     search.check_access(target, built, goal)
 
     started = time.perf_counter()
@@ -102,6 +104,11 @@ def attack(
                 done = sum(len(chunk["y"]) for chunk in chunks)
                 won = sum(int((chunk["success"] & chunk["begun"]).sum()) for chunk in chunks)
                 progress.update(task, completed=done, won=f"{won} succeeded")
+                if target.exhausted:
+                    break
+        except QueriesSpent:
+            if not chunks:
+                raise
         except KeyboardInterrupt:
             interrupted = True
     if not chunks:
@@ -118,6 +125,9 @@ def attack(
         "goal": goal,
         "seed": seed,
         **search.summary(columns),
+        "queries": None if built.threat.eps is None else search.queries(columns, max_queries),
+        "asked": target.spent,
+        "stopped": target.exhausted,
         "seconds": time.perf_counter() - started,
         "interrupted": interrupted,
         "saved": str(save) if save and not unsaved else None,
@@ -131,6 +141,9 @@ def attack(
             terminal.people.print(f"No picture: no sample was moved, so {picture} was not written.")
     if problem := unsaved or undrawn:
         raise problem
+    if target.exhausted:
+        words = f"{target.spent:,} queries were asked; one more would exceed --total-queries."
+        terminal.panel("Stopped", f"{words} {found['samples']} of {len(samples)} samples were begun.", "yellow")
     if interrupted:
         kept = f"their adversarial inputs are in {save}" if save else "give --save to keep adversarial inputs"
         terminal.panel(
@@ -222,6 +235,10 @@ def _table(found: dict[str, Any]) -> Table:
     table.add_row("distance", "-" if median is None else f"median {median:.4g}, mean {mean:.4g}")
     table.add_row("forwards a sample", f"{found['forwards']:.1f}")
     table.add_row("backwards a sample", f"{found['backwards']:.1f}")
+    if found["queries"]:
+        from assay.evaluation.text import queries
+
+        table.add_row("queries", queries("successes", found["queries"]))
     table.add_row("seconds", f"{found['seconds']:.1f}")
     if found["saved"]:
         table.add_row("saved", found["saved"])

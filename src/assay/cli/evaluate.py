@@ -42,6 +42,8 @@ def evaluate(
     top_k: options.TopK = None,
     decimals: options.Decimals = None,
     limit: options.Limit = None,
+    max_queries: options.MaxQueries = None,
+    total_queries: options.TotalQueries = None,
     seed: options.Seed = 0,
     chunk: Annotated[int | None, typer.Option(min=1, help="Samples in a shard; no influence on results.")] = None,
     devices: Annotated[int, typer.Option(min=1, help="Processes, each with a device of its own.")] = 1,
@@ -100,6 +102,8 @@ def evaluate(
                 suite=stages,
                 out=out,
                 limit=limit,
+                max_queries=max_queries,
+                total_queries=total_queries,
                 seed=seed,
                 chunk=chunk,
                 devices=devices,
@@ -170,6 +174,11 @@ def _tell(evaluation: Evaluation, out: Path | None, *, as_json: bool, quiet: boo
         terminal.document({"path": str(out) if out else None, "settings": settings, **evaluation.results})
     if not quiet:
         terminal.people.print(evaluation.table(), soft_wrap=True)
+    if evaluation.store.run["state"] == "stopped":
+        spent = evaluation.store.run["queries"]["spent"]
+        kept = "With --out DIR a run can go on later." if out is None else f"All that was found is kept in {out}."
+        words = f"{spent:,} queries were asked; one more would exceed --total-queries. {kept}"
+        terminal.panel("Stopped", f"{words} Continue with --resume and a larger total.", "yellow")
     if out is not None and not quiet:
         for path in (out / "run.json", out / "report.html"):
             terminal.people.print(f"{path.name:<12} {path}", soft_wrap=True)

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from assay.errors import AccessError, SettingError
 from assay.evaluation.chunks import placement
+from assay.evaluation.queries import numbers
+from assay.evaluation.schema import Queries
 from assay.goals import Goal, Targeted, Untargeted
 from assay.oracle import Access, Oracle, granted_access
 from assay.rng import Keyed, derive
@@ -190,3 +192,11 @@ def summary(columns: Columns) -> dict[str, Any]:
         "forwards": float(columns["forwards"].double().mean()),
         "backwards": float(columns["backwards"].double().mean()),
     }
+
+
+def queries(columns: Columns, max_queries: int | None) -> Queries | None:
+    """What successes cost in queries; None where gradients were used or there was nothing to do."""
+    begun = columns["begun"]
+    if bool(columns["backwards"].any()) or not bool(begun.any()):
+        return None
+    return numbers(columns["forwards"][begun].long(), columns["success"][begun], max_queries)

@@ -11,6 +11,7 @@ from assay import losses
 from assay.evaluation.flags import Flag
 from assay.evaluation.merge import Table
 from assay.evaluation.shards import Shard
+from assay.evaluation.store import Store
 from assay.evaluation.suites import Suite
 from assay.goals import Untargeted
 from assay.oracle import Access, Oracle, granted_access
@@ -204,6 +205,18 @@ def nearest(shards: list[list[Shard]], suite: Suite) -> list[Flag]:
                 )
             )
     return flags
+
+
+def spent(store: Store, cut: int) -> Flag:
+    """The flag of a run whose total of queries was used up.
+
+    Args:
+        store: The run.
+        cut: Searches that were not brought to their end.
+    """
+    total = store.run.get("queries", {"total": None})["total"]
+    words = f"the total of {total} queries" if total is not None else "an earlier total of queries"
+    return Flag.of("queries-spent", f"{words} was used up; {cut} searches were not brought to their end.")
 
 
 def _differ(a: Tensor, b: Tensor, tolerance: float) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -12,12 +13,14 @@ from torch import Tensor, nn
 
 from assay.attacks import Result
 from assay.data import Data
-from assay.errors import InputError, SettingError, StoreError
+from assay.errors import InputError, QueriesSpent, SettingError, StoreError
+from assay.evaluation.journal import Journal
 from assay.evaluation.shards import ADV, CLEAN, Shard
 from assay.evaluation.store import Store
 from assay.evaluation.suites import Stage, Suite
 from assay.goals import Untargeted
 from assay.inputs import check_inputs
+from assay.models.metered import Metered
 from assay.oracle import Access, Oracle, granted_access
 from assay.rng import derive
 from assay.threats import Threat
@@ -53,6 +56,8 @@ class Work:
         device: Where the model is.
         dtype: What inputs are converted to; None leaves them as they are.
         report: Called with every shard once it is there.
+        meter: Counts what the model is asked, where that is wanted; it is the model, or inside it.
+        keep: Whether answers are kept while a chunk is worked on, for an attempt that goes on.
     """
 
     store: Store
@@ -63,13 +68,16 @@ class Work:
     device: torch.device
     dtype: torch.dtype | None
     report: Callable[[Shard], None]
+    meter: Metered | None = None
+    keep: bool = False
 
     def clean(self, start: int, stop: int) -> None:
         """Predictions on the unchanged inputs of a chunk."""
         shard = self.store.find_shard(CLEAN, start)
         if shard is None:
             began = time.perf_counter()
-            batch = self.read(start, stop)
+            with self._answers(start) as model:
+                batch = self.read(start, stop, model)
             shard = Shard(
                 stage=CLEAN,
                 start=start,
@@ -86,7 +94,10 @@ class Work:
         self.report(shard)
 
     def attack(self, start: int, stop: int) -> None:
-        """Every stage on what the stages before it left of a chunk; without a budget on all that is right at first."""
+        """Every stage on what the stages before it left of a chunk; without a budget on all that is right at first.
+
+        Once the total of queries is used up, what is left of the stages is noted as not asked about.
+        """
         clean = self.store.read_shard(CLEAN, start).columns
         alive = (clean["prediction"] == clean["label"]).nonzero().flatten()
         best = torch.full((len(clean["index"]),), torch.inf, dtype=torch.float64)
@@ -94,22 +105,54 @@ class Work:
         saving = self.store.run["settings"]["save_adv"]
         worst = self.store.find_shard(ADV, start) if saving else None
         again = saving and worst is None  # lost inputs come back only by running every stage again
-        for number, stage in enumerate(self.suite.stages, start=1):
-            shard = None if again else self.store.find_shard(stage.name, start)
-            if shard is None or not torch.equal(shard.columns["index"], clean["index"][alive]):
-                batch = batch or self.read(start, stop)
-                shard, moved = self._stage(stage, number, start, stop, batch, alive)
-                if saving:  # before the stage's own shard: whoever sees the shard may rely on the inputs
-                    nearer = shard.columns["distance"] < best[alive]
-                    worst = self._worse(worst, shard, moved, batch, alive, nearer)
-                    self.store.write_shard(worst)
-                self.store.write_shard(shard)
-            best[alive] = torch.minimum(best[alive], shard.columns["distance"].double())
-            if not self.store.minimal:
-                alive = alive[~shard.columns["success"].bool()]
-            self.report(shard)
+        partial = False
+        with self._answers(start) as model:
+            for number, stage in enumerate(self.suite.stages, start=1):
+                shard = None if again else self.store.find_shard(stage.name, start)
+                fits = shard is not None and torch.equal(shard.columns["index"], clean["index"][alive])
+                if shard is None or not fits or (shard.partial and not self.spent):
+                    batch = batch or self._reread(start, stop, model)
+                    if batch is None:
+                        shard = shard if shard is not None and fits else _not_asked(stage, start, stop, clean, alive)
+                    else:
+                        shard, moved = self._stage(stage, number, start, stop, batch, alive, model)
+                        if saving:  # before the stage's own shard: whoever sees the shard may rely on the inputs
+                            nearer = shard.columns["distance"] < best[alive]
+                            worst = self._worse(worst, shard, moved, batch, alive, nearer)
+                            self.store.write_shard(worst)
+                    self.store.write_shard(shard)
+                best[alive] = torch.minimum(best[alive], shard.columns["distance"].double())
+                if not self.store.minimal:
+                    alive = alive[~shard.columns["success"].bool()]
+                partial |= shard.partial
+                self.report(shard)
+        if not partial:
+            self.store.remove_journal(start)
 
-    def read(self, start: int, stop: int) -> Batch:
+    @property
+    def spent(self) -> bool:
+        """Whether the total of queries is used up."""
+        return self.meter is not None and self.meter.exhausted
+
+    @contextlib.contextmanager
+    def _answers(self, start: int) -> Iterator[Any]:
+        """The model, with the answers about this chunk that an earlier attempt left."""
+        if not self.keep:
+            yield self.model
+            return
+        with Journal(self.model, self.store.journal_path(start), self.store.run["settings_hash"]) as model:
+            yield model
+
+    def _reread(self, start: int, stop: int, model: Any) -> Batch | None:
+        """The samples of a chunk; None where the total does not reach for the model's answer."""
+        if self.spent:
+            return None
+        try:
+            return self.read(start, stop, model)
+        except QueriesSpent:
+            return None
+
+    def read(self, start: int, stop: int, model: Any) -> Batch:
         """The samples of a chunk, checked, with the model's answer on them."""
         x, y, index = self.data.batch(start, stop)
         try:
@@ -118,8 +161,8 @@ class Work:
             raise InputError(f"samples {start} to {stop - 1} (row 0 is sample {start}): {error}") from error
         x = x.to(self.device, self.dtype or x.dtype)
         y = y.to(self.device)
-        access = granted_access(self.model)
-        oracle = Oracle(self.model, x, Untargeted(y), self.threat, access=access)
+        access = granted_access(model)
+        oracle = Oracle(model, x, Untargeted(y), self.threat, access=access)
         with torch.no_grad():
             oracle.judge_clean()
             prediction = oracle.record.prediction
@@ -127,19 +170,21 @@ class Work:
         return Batch(x=x, y=y, index=index, output=output, prediction=prediction)
 
     def _stage(
-        self, stage: Stage, number: int, start: int, stop: int, batch: Batch, alive: Tensor
+        self, stage: Stage, number: int, start: int, stop: int, batch: Batch, alive: Tensor, model: Any
     ) -> tuple[Shard, Tensor]:
         rows = alive.to(self.device)
         began = time.perf_counter()
+        allowed = self.store.run["settings"].get("max_queries")
         if len(rows):
             result = stage.attack(
-                self.model,
+                model,
                 batch.x[rows],
                 batch.y[rows],
                 seed=derive(self.store.run["settings"]["seed"], number),
                 index=batch.index[alive],
                 clean_output=batch.output[rows],
                 keep_moves=not isinstance(self.threat, Additive),  # their move is the difference
+                max_queries=None if allowed is None else allowed - 1,  # the clean answer is one of them
             )
         else:
             result = _nothing(batch)
@@ -161,6 +206,7 @@ class Work:
             columns=columns,
             seconds=time.perf_counter() - began,
             examples=_examples(start, batch.x[rows], result, columns),
+            partial=self.spent,
         )
         return shard, result.x_adv
 
@@ -238,6 +284,20 @@ def _confidence(output: Tensor) -> Tensor:
     if not output.is_floating_point() or output.ndim != 2:
         return torch.ones(len(output))
     return output.float().softmax(dim=1).amax(dim=1).cpu()
+
+
+def _not_asked(stage: Stage, start: int, stop: int, clean: dict[str, Tensor], alive: Tensor) -> Shard:
+    """What a stage knows that the total of queries did not reach for."""
+    none = torch.zeros(len(alive), dtype=torch.int64)
+    columns = {name: clean[name][alive] for name in ("index", "label", "prediction")}
+    columns |= {
+        "adv_prediction": columns["prediction"].clone(),
+        "success": none.bool(),
+        "forwards": none,
+        "backwards": none.clone(),
+    }
+    columns["distance"] = torch.full((len(alive),), torch.inf, dtype=torch.float64)
+    return Shard(stage=stage.name, start=start, stop=stop, columns=columns, partial=True)
 
 
 def _nothing(batch: Batch) -> Result:

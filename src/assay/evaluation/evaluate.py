@@ -26,6 +26,7 @@ from assay.evaluation.store import Store
 from assay.evaluation.suites import Suite, default_suite
 from assay.evaluation.summary import Evaluation, results
 from assay.models.load import load_model, recorded
+from assay.models.metered import Metered
 from assay.threats import Threat
 
 
@@ -37,6 +38,8 @@ def evaluate(
     suite: str | os.PathLike[str] | Sequence[tuple[str, Attack]] | None = None,
     out: str | os.PathLike[str] | None = None,
     limit: int | None = None,
+    max_queries: int | None = None,
+    total_queries: int | None = None,
     seed: int = 0,
     chunk: int | None = None,
     devices: int = 1,
@@ -65,6 +68,9 @@ def evaluate(
         out: The run directory; a temporary one, gone with the returned object, when None. Under torchrun the processes
             share the run where a folder is given, and each makes a run of its own where none is.
         limit: Use only the first so many samples.
+        max_queries: Model evaluations that each attack is allowed for each sample, the clean input's included.
+        total_queries: Model evaluations that the run is allowed in all. When they are used up it stops: what was found
+            is kept, samples that were not searched to the end count as robust, and ``resume`` goes on with more.
         seed: Key of all random draws.
         chunk: Samples in a shard; chosen by the size of the inputs when None.
         devices: Processes on this machine (on graphics cards, one each). Model and data must be given by name.
@@ -100,8 +106,10 @@ def evaluate(
         samples = prepare.data(data, data_name, limit, threat)
         place, dtype = placement(module, own_device(), asked)
         flags = checks.mode(module)
+        prepare.check_queries(max_queries, total_queries, devices * group.world)
         with evaluating(module):
-            fitted, seen = prepare.fitted(module, samples, threat, suite, place, dtype)
+            meter = prepare.meter(module, total_queries, devices * group.world)
+            fitted, seen = prepare.fitted(meter or module, samples, threat, suite, place, dtype)
             flags += seen
             settings: Settings = {
                 "model": model_name or named or type(module).__name__,
@@ -118,6 +126,8 @@ def evaluate(
                 "chunk": prepare.chunk(chunk, samples, devices * group.world, folder if resume else None),
                 "save_adv": save_adv,
             }
+            if max_queries is not None:
+                settings["max_queries"] = max_queries
             if threat.eps is None:
                 settings["minimal"] = True
             if group.rank == 0:
@@ -126,41 +136,48 @@ def evaluate(
             else:
                 store = join(folder)
                 store.agree(settings)
+            if meter is not None and resume:
+                meter.spent += store.spent()
             began = time.monotonic()
             show, workers = progress is not False and group.rank == 0, devices * group.world
             with (
                 Display(store.stages, store.chunks, show=show, workers=workers, minimal=store.minimal) as display,
-                _noted(store, display, began, group, temporary),
+                _noted(store, meter, display, began, group, temporary),
             ):
                 if devices > 1:
                     launch(store, model, data, devices, display.update)
                 else:
                     work = Work(
                         store=store,
-                        model=module,
+                        model=meter or module,
                         data=samples,
                         threat=threat,
                         suite=fitted,
                         device=place,
                         dtype=dtype,
                         report=display.update,
+                        meter=meter,
+                        keep=prepare.keeps(module, total_queries, store),
                     )
                     run(work, group.share(store.chunks))
                     wait(store, group, display.update)
                 complete(store)
-                found = _finish(store, fitted, threat, flags, time.monotonic() - began, group, temporary)
+                found = _finish(store, fitted, threat, flags, time.monotonic() - began, group, meter, temporary)
     if group.rank == 0 and not temporary:
         render(found.path)
     return found
 
 
 @contextlib.contextmanager
-def _noted(store: Store, display: Display, began: float, group: Group, temporary: bool) -> Iterator[None]:
+def _noted(
+    store: Store, meter: Metered | None, display: Display, began: float, group: Group, temporary: bool
+) -> Iterator[None]:
     """Write down that the run was interrupted, and say how to go on."""
     try:
         yield
     except BaseException as error:
         if group.rank == 0 and store.run["state"] != "done":
+            _count(store, meter)
             with contextlib.suppress(StoreError):  # the disk may be what failed
                 store.update(state="interrupted", seconds=time.monotonic() - began)
         if not temporary:
@@ -181,6 +198,12 @@ def _removed_on_failure(folder: Path, temporary: bool) -> Iterator[None]:
         raise
 
 
+def _count(store: Store, meter: Metered | None) -> None:
+    """Note what the model was asked in all attempts."""
+    if meter is not None:
+        store.run["queries"] = {"total": meter.total, "spent": meter.spent}
+
+
 def _finish(
     store: Store,
     suite: Suite,
@@ -188,11 +211,16 @@ def _finish(
     flags: list[Flag],
     seconds: float,
     group: Group,
+    meter: Metered | None,
     temporary: bool,
 ) -> Evaluation:
     table = store.merge()
     shards = [[store.read_shard(stage, start) for start, _ in store.chunks] for stage in store.stages[1:]]
     flags = [*flags, *(checks.nearest(shards, suite) if store.minimal else checks.outcome(table, suite))]
+    cut = sum(int((shard.columns["success"] == 0).sum()) for own in shards for shard in own if shard.partial)
+    _count(store, meter)
+    if cut:
+        flags.append(checks.spent(store, cut))
     aside = store.corrupt()
     if aside:
         more = f" and {len(aside) - 1} more" if len(aside) > 1 else ""
@@ -200,7 +228,7 @@ def _finish(
     eps = threat.eps if isinstance(threat.eps, float) else None
     numbers = results(store, table, shards, eps, flags, whole=threat.name == "l0")
     if group.rank == 0:
-        store.update(state="done", results=numbers, seconds=seconds)
+        store.update(state="stopped" if cut else "done", results=numbers, seconds=seconds)
     else:
         store = Store.open(store.path)
     return Evaluation(store, table, flags, eps=eps, temporary=temporary)

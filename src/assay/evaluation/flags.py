@@ -69,6 +69,10 @@ _KNOWN: dict[str, tuple[Severity, str]] = {
         "warning",
         "Read the robust accuracy as that of the remaining stages only: with fewer attacks it can be far too high.",
     ),
+    "queries-spent": (
+        "warning",
+        "Read the robust accuracy as an upper bound, or continue with --resume and a larger --total-queries.",
+    ),
     "fallback": (
         "info",
         "Nothing to do: compare with runs that used the same fallback.",

@@ -81,12 +81,12 @@ def clear(folder: Path) -> None:
     """Remove what assay wrote, and nothing else."""
     for name in (RUN, "report.html"):
         (folder / name).unlink(missing_ok=True)
-    for top in (folder / "shards", folder / "adv"):
+    for top in (folder / "shards", folder / "adv", folder / "answers"):
         for path in sorted(top.rglob("*"), reverse=True):
             if path.is_dir():
                 with contextlib.suppress(OSError):
                     path.rmdir()
-            elif path.suffix in {".safetensors", ".corrupt"} or is_temporary(path):
+            elif path.suffix in {".safetensors", ".corrupt", ".journal"} or is_temporary(path):
                 path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             top.rmdir()

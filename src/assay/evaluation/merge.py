@@ -8,6 +8,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from assay.evaluation import queries
 from assay.evaluation.schema import Curve, Distances, Share, StageRecord, StageResult
 from assay.evaluation.shards import Shard
 from assay.evaluation.stats import wilson
@@ -95,7 +96,9 @@ def worst_case(clean: Shard, stages: list[Shard], *, minimal: bool = False) -> d
     return rows
 
 
-def stage_result(stage: StageRecord, shards: list[Shard], left: int | None, samples: int) -> StageResult:
+def stage_result(
+    stage: StageRecord, shards: list[Shard], left: int | None, samples: int, max_queries: int | None = None
+) -> StageResult:
     """What a stage did, as far as its shards tell.
 
     Args:
@@ -103,13 +106,14 @@ def stage_result(stage: StageRecord, shards: list[Shard], left: int | None, samp
         shards: Its shards.
         left: Samples that were robust before it; None where every stage is asked about all.
         samples: All samples.
+        max_queries: Queries that it was allowed for each sample.
     """
 
     def total(column: str) -> int:
         return sum(int(shard.columns[column].sum()) for shard in shards)
 
     broken = total("success")
-    return {
+    found: StageResult = {
         "name": stage["name"],
         "attack": stage["attack"],
         "asked": sum(len(shard.columns["index"]) for shard in shards),
@@ -119,6 +123,10 @@ def stage_result(stage: StageRecord, shards: list[Shard], left: int | None, samp
         "backwards": total("backwards"),
         "seconds": round(sum(shard.seconds for shard in shards), 3),
     }
+    cost = None if left is None else queries.of_shards(shards, max_queries)
+    if cost is not None:
+        found["queries"] = cost
+    return found
 
 
 def share(correct: Tensor) -> Share:

@@ -29,6 +29,7 @@ from assay.evaluation.store import Store
 from assay.evaluation.suites import Suite, fit, load_suite
 from assay.goals import Untargeted
 from assay.inputs import check_classes, check_inputs
+from assay.models.metered import Metered
 from assay.oracle import Access, granted_access
 from assay.threats import Threat
 
@@ -157,6 +158,41 @@ def chunk(asked: int | None, samples: Data, processes: int, resumed: Path | None
     fitting = _MEMORY // (_COPIES * max(1, x.numel()) * 4)
     wanted = max(_FEWEST, -(-len(samples) // max(_PARTS, 2 * processes)))
     return max(1, min(_CHUNK, fitting, wanted))
+
+
+def check_queries(each: int | None, total: int | None, processes: int) -> None:
+    """Hold that limits of queries can be kept.
+
+    Raises:
+        SettingError: One is too small, or several processes would have to share a total.
+    """
+    if each is not None and each < 2:
+        raise SettingError(f"max_queries must be at least 2, the clean input's answer and one more; got {each}.")
+    if total is not None and processes > 1:
+        raise SettingError("a total of queries is counted in one process: leave devices at 1, and torchrun out.")
+
+
+def meter(model: Any, total: int | None, processes: int) -> Metered | None:
+    """What counts the questions to a model that gives no gradients, or has a total; None where nothing is counted.
+
+    Raises:
+        SettingError: The total is below 1.
+    """
+    if processes > 1 or (total is None and granted_access(model) is Access.GRADIENTS):
+        return None
+    return Metered(model, total)
+
+
+def keeps(model: Any, total: int | None, store: Store) -> bool:
+    """Whether answers are kept while a chunk is worked on: they are dear, or limited, or some were kept before.
+
+    Gradients cannot be kept.
+    """
+    if granted_access(model) is Access.GRADIENTS:
+        return False
+    parts = model.modules() if isinstance(model, nn.Module) else ()
+    remote = any(getattr(part, "remote", False) for part in parts)
+    return remote or total is not None or store.journal_path(0).parent.exists()
 
 
 def digest(model: Any) -> str:

@@ -254,8 +254,10 @@ def _tell(store: Store, seen: set[tuple[str, int]], report: Report) -> bool:
             if (stage, start) in seen:
                 continue
             with contextlib.suppress(StoreError):  # damaged, left by an earlier attempt: its rank computes it again
-                report(store.read_shard(stage, start))
-                seen.add((stage, start))
+                shard = store.read_shard(stage, start)
+                if not shard.partial:  # left by an attempt with a total of queries
+                    report(shard)
+                    seen.add((stage, start))
     return len(seen) == len(store.stages) * len(store.chunks)
 
 

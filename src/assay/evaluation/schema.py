@@ -14,10 +14,10 @@ from typing import Any, Literal, TypedDict, Union, get_args, get_origin, get_typ
 
 from typing_extensions import is_typeddict
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 STAGE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")  # it becomes the name of a folder
 
-State = Literal["running", "done", "interrupted"]
+State = Literal["running", "done", "interrupted", "stopped"]
 
 
 class StageRecord(TypedDict):
@@ -54,6 +54,7 @@ class _Settings(TypedDict):
 class Settings(_Settings, total=False):
     """Everything that decides the result; its hash is in every shard."""
 
+    max_queries: int  # model evaluations allowed per sample and stage, the clean one included; absent without a limit
     minimal: bool  # the threat has no budget: smallest perturbations are looked for; absent where it has one
 
 
@@ -91,11 +92,30 @@ class _StageResult(TypedDict):
     seconds: float
 
 
+class QueryCurve(TypedDict):
+    """Share of the samples asked about that were broken with at most so many queries."""
+
+    queries: list[int]
+    success: list[float | None]  # null beyond max_queries or what a total left, where nothing is known
+    low: list[float | None]
+    high: list[float | None]
+
+
+class Queries(TypedDict):
+    """What successes cost; the clean input's answer counts as one query of each sample."""
+
+    median: float | None  # of the samples that were broken; null where none was
+    mean: float | None
+    at: QueryCurve  # at 100, 1,000 and 10,000 queries
+    curve: QueryCurve  # at every number of queries that broke a sample
+
+
 class StageResult(_StageResult, total=False):
     """What one stage did to the survivors of those before it; without a budget to every sample that is right."""
 
     smallest: int  # without a budget: samples of which no stage found a smaller perturbation
     median: float | None  # without a budget: of its distances; null where it broke fewer than half
+    queries: Queries  # of stages that used no gradients, with a budget
 
 
 class Curve(TypedDict):
@@ -149,9 +169,14 @@ class Results(TypedDict):
     flags: list[FlagRecord]
 
 
-class Run(TypedDict):
-    """The whole of ``run.json``."""
+class Spent(TypedDict):
+    """Questions to the model, all attempts of a resumed run together, those before the first attack included."""
 
+    total: int | None  # as many were allowed; null where there was no limit
+    spent: int
+
+
+class _Run(TypedDict):
     schema_version: int
     kind: Literal["evaluation"]
     state: State
@@ -162,6 +187,12 @@ class Run(TypedDict):
     finished: str | None
     seconds: float  # at work, all attempts of a resumed run together
     results: Results | None
+
+
+class Run(_Run, total=False):
+    """The whole of ``run.json``."""
+
+    queries: Spent  # of runs in one process whose model gives no gradients, or with a total
 
 
 def settings_hash(settings: Settings) -> str:

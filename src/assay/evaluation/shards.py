@@ -53,6 +53,7 @@ class Shard:
         seconds: Time the stage took.
         examples: ``example_index``, ``example_x``, ``example_adv`` of a few broken samples, ``example_move`` where the
             difference does not tell it, or empty.
+        partial: The total of queries was used up before the stage ended: it holds what was found until then.
     """
 
     stage: str
@@ -61,6 +62,7 @@ class Shard:
     columns: dict[str, Tensor]
     seconds: float = 0.0
     examples: dict[str, Tensor] = field(default_factory=dict)
+    partial: bool = False
 
     @property
     def left(self) -> int:
@@ -85,6 +87,7 @@ class Shard:
                 "settings_hash": settings_hash,
                 "seconds": f"{self.seconds:.6f}",
                 "digest": _digest(tensors),
+                **({"partial": "yes"} if self.partial else {}),
             },
         )
 
@@ -125,6 +128,7 @@ def decode(path: Path, *, stage: str, start: int, stop: int, settings_hash: str)
         columns=columns,
         seconds=float(metadata.get("seconds", 0.0)),
         examples=examples,
+        partial="partial" in metadata,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -12,6 +13,7 @@ from typing import cast, final
 import torch
 
 from assay.errors import StoreError
+from assay.evaluation import journal
 from assay.evaluation.files import failure, remove_stale, write_atomically
 from assay.evaluation.folder import RUN, check, clear, read
 from assay.evaluation.merge import Table, worst_case
@@ -159,6 +161,17 @@ class Store:
             return self.path / "adv" / f"{start:08d}.safetensors"
         return self.path / "shards" / f"{self.stages.index(stage):02d}-{stage}" / f"{start:08d}.safetensors"
 
+    def journal_path(self, start: int) -> Path:
+        """Where answers about a chunk are kept while it is worked on."""
+        return self.path / "answers" / f"{start:08d}.journal"
+
+    def remove_journal(self, start: int) -> None:
+        """Remove the answers about a chunk that is at its end, and their folder with the last ones."""
+        path = self.journal_path(start)
+        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()
+
     def write_shard(self, shard: Shard) -> None:
         """Write a shard to its place, whole or not at all."""
         write_atomically(self.shard_path(shard.stage, shard.start), shard.encode(self.run["settings_hash"]))
@@ -219,6 +232,18 @@ class Store:
         except StoreError:
             return False
         return True
+
+    def spent(self) -> int:
+        """Queries that the run has cost so far: as it noted, or where it was killed as many as its files tell."""
+        told = 0
+        for start, stop in self.chunks:
+            asked = 0
+            for stage in self.stages:
+                with contextlib.suppress(StoreError):
+                    columns = self.read_shard(stage, start).columns
+                    asked += stop - start if stage == CLEAN else int(columns["forwards"].sum())
+            told += max(asked, journal.count(self.journal_path(start), self.run["settings_hash"]))
+        return max(told, self.run.get("queries", {"spent": 0})["spent"])
 
     def corrupt(self) -> list[Path]:
         """Damaged shards that were set aside, relative to the run directory."""

@@ -44,7 +44,7 @@ def results(
         }
     left, found = clean["correct"], list[StageResult]()
     for stage, own in zip(stages, shards, strict=True):
-        found.append(stage_result(stage, own, left, len(table)))
+        found.append(stage_result(stage, own, left, len(table), store.run["settings"].get("max_queries")))
         left -= found[-1]["broken"]
     return {
         "samples": len(table),

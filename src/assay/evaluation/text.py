@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from assay.evaluation.flags import Flag
-from assay.evaluation.schema import Distances, Results, Share, StageResult
+from assay.evaluation.schema import Distances, Queries, Results, Share, StageResult
 
 
 def table(results: Results, flags: list[Flag], clean_seconds: float) -> str:
@@ -23,6 +23,9 @@ def table(results: Results, flags: list[Flag], clean_seconds: float) -> str:
     grid = _distances(results) if robust is None else _survivors(results, clean_seconds)
     console = Console(file=io.StringIO(), width=100, color_system=None)
     console.print(grid)
+    for stage in results["stages"]:
+        if "queries" in stage:
+            console.print(queries(stage["name"], stage["queries"]), highlight=False, soft_wrap=True)
     console.print(f"clean accuracy  {_with_interval(results['clean_accuracy'])}", highlight=False)
     if robust is None:
         console.print(f"median distance {_median(results['distances'])}", highlight=False)
@@ -32,6 +35,23 @@ def table(results: Results, flags: list[Flag], clean_seconds: float) -> str:
         console.print(f"{flag.severity}: {flag.message} {flag.cure}", soft_wrap=True, markup=False)
     assert isinstance(console.file, io.StringIO)
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
+
+
+def queries(stage: str, found: Queries) -> str:
+    """What successes cost, in a line.
+
+    Example:
+        >>> curve = {"queries": [100, 1000], "success": [0.5, None], "low": [0.1, None], "high": [0.9, None]}
+        >>> queries("square", {"median": 12.0, "mean": 20.25, "at": curve, "curve": curve})
+        'square: 12 queries in the median of its successes, 20.2 in the mean; success 50.0% at 100'
+    """
+    shares = zip(found["at"]["queries"], found["at"]["success"], strict=True)
+    known = [f"{share:.1%} at {number:,}" for number, share in shares if share is not None]
+    success = f"success {', '.join(known)}" if known else "success unknown at 100"
+    if found["median"] is None:
+        return f"{stage}: no success; {success}"
+    cost = f"{found['median']:,.6g} queries in the median of its successes, {found['mean']:,.1f} in the mean"
+    return f"{stage}: {cost}; {success}"
 
 
 def distance(number: float | None) -> str:

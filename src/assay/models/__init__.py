@@ -5,5 +5,6 @@ from assay.models.function import Function
 from assay.models.http_model import HttpModel
 from assay.models.limited import LabelsOnly, Rounded, ScoresOnly, TopK
 from assay.models.load import load_model
+from assay.models.metered import Metered
 
-__all__ = ["Estimator", "Function", "HttpModel", "LabelsOnly", "Rounded", "ScoresOnly", "TopK", "load_model"]
+__all__ = ["Estimator", "Function", "HttpModel", "LabelsOnly", "Metered", "Rounded", "ScoresOnly", "TopK", "load_model"]

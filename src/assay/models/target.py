@@ -30,6 +30,7 @@ class Target(nn.Module, ABC):
     def __init__(self, access: Access | str) -> None:
         super().__init__()
         self.access = _level(access)
+        self.training = False  # it has no mode of its own
 
     @final
     def forward(self, x: Tensor) -> Tensor:

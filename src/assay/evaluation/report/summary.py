@@ -65,7 +65,7 @@ def results_of(record: Record) -> dict[str, Any]:
     stages: list[StageResult] = []
     for stage, shards in zip(record.stages, record.shards, strict=True):
         if shards:
-            stages.append(stage_result(stage, shards, left, samples))
+            stages.append(stage_result(stage, shards, left, samples, record.run["settings"].get("max_queries")))
             left -= stages[-1]["broken"]
     return {
         "samples": samples,
