@@ -18,6 +18,7 @@ from assay.evaluation.report.classes import failures
 from assay.evaluation.report.curve import draw
 from assay.evaluation.report.gallery import gallery
 from assay.evaluation.report.histogram import histogram
+from assay.evaluation.report.queries import query_chart
 from assay.evaluation.report.source import read
 from assay.evaluation.report.summary import command, fate, results_of, state_note, tiles, verdict
 from assay.evaluation.report.threat import facts
@@ -61,6 +62,7 @@ def render(run: str | Path) -> Path:
         fate=distances.origins(record, results) if record.minimal else fate(results),
         curve=curve,
         histogram=histogram(record, curve.end) if record.minimal and curve else None,
+        queries=query_chart(results["stages"]),
         failures=failures(record),
         gallery=pictures,
         command=command(record.run["settings"]),

@@ -6,6 +6,7 @@ for (const figure of document.querySelectorAll("figure.curve")) {
   const part = (tag, text) => Object.assign(document.createElement(tag), { textContent: text });
   for (const svg of figure.querySelectorAll("svg")) {
     const points = [...svg.querySelectorAll(".point")];
+    if (!points.length) continue; // a chart with nothing to read off
     const places = points.map((point) => Number(point.getAttribute("cx")));
     const cross = svg.querySelector(".cross");
     const dot = svg.querySelector(".dot");

@@ -176,6 +176,11 @@ def state_note(record: Record, noun: str) -> str:
     state = record.run["state"]
     if state == "done":
         return ""
+    if state == "stopped":
+        return (
+            "This run stopped when its total of queries was used up. Searches that were not brought to their end count "
+            "as failed. Continue with --resume and a larger --total-queries."
+        )
     words = "This run was interrupted" if state == "interrupted" else "This run is still in progress"
     judged, wanted = len(record.label), record.run["settings"]["samples"]
     falling = "Distances" if record.minimal else "Robust accuracy"
@@ -200,6 +205,8 @@ def command(settings: dict[str, Any]) -> str:
     numbers = ["--seed", str(settings["seed"]), "--chunk", str(settings["chunk"])]
     if settings.get("limit") is not None:
         numbers = ["--limit", str(settings["limit"]), *numbers]
+    if settings.get("max_queries") is not None:
+        numbers = ["--max-queries", str(settings["max_queries"]), *numbers]
     lines += [numbers, [*(["--save-adv"] if settings.get("save_adv") else []), "--out", "runs/again"]]
     return " \\\n    ".join(shlex.join(line) for line in lines)
 
