@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import signal
+import subprocess
+import sys
 import threading
+import time
+import urllib.request
 from pathlib import Path
 
 import joblib
@@ -157,3 +162,122 @@ def test_views_are_recorded_and_repeated(assay, tmp_path):
 )
 def test_what_a_view_hides_cannot_be_asked(assay, refused, options, code, says):
     refused(("attack", "digits-mlp", *SCORES, *options), code, says)
+
+
+BUDGETED = (
+    "--data",
+    "digits",
+    "--limit",
+    "16",
+    "--chunk",
+    "8",
+    "--threat",
+    "linf:0.15",
+    "--attack",
+    "Square(queries=80)",
+)
+
+
+def results(folder):
+    """What a run found, without its times and counts of all attempts."""
+    run = json.loads((folder / "run.json").read_text())
+    return [{**stage, "seconds": 0} for stage in run["results"]["stages"]], run["results"]["robust_accuracy"]
+
+
+def serving(port=0):
+    """The example as a process of its own: it, and its address."""
+    command = [sys.executable, str(EXAMPLE), "digits-mlp", "--port", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    return process, process.stdout.readline().split()[0]
+
+
+def test_a_server_that_is_killed_in_the_middle_costs_nothing(assay, tmp_path):
+    whole = assay("evaluate", "digits-mlp", "--access", "scores", *BUDGETED, "--out", tmp_path / "whole", "-q")
+    assert whole.code == 0, whole.err
+    process, address = serving()
+    status = address.removesuffix("predict")
+    asked = 0
+
+    def kill_in_the_middle():
+        nonlocal asked
+        while asked < 400:
+            time.sleep(0.005)
+            with urllib.request.urlopen(status) as answer:
+                asked = json.load(answer)["inputs"]
+        process.send_signal(signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_in_the_middle)
+    killer.start()
+    model = (f"{address}#retries=0&batch=8", *BUDGETED, "--out", tmp_path / "run", "-q")
+    found = assay("evaluate", *model)
+    killer.join()
+    process.wait()
+    process.stdout.close()
+    assert found.code == 3
+    assert "gave no answer" in found.said
+    state = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert state["state"] == "interrupted"
+    before = state["queries"]["spent"]
+
+    process, again = serving(address.split(":")[2].split("/")[0])
+    try:
+        assert again == address
+        found = assay("evaluate", *model, "--resume")
+        with urllib.request.urlopen(status) as answer:
+            after = json.load(answer)["inputs"]
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    assert found.code == 0, found.err
+    assert results(tmp_path / "run") == results(tmp_path / "whole")
+    unbroken = json.loads((tmp_path / "whole" / "run.json").read_text())["queries"]["spent"]
+    looks = 3 * 16 + 1  # the command's look at the first sample, and the checks before the first attack
+    assert 300 < before < unbroken
+    assert before + after <= unbroken + looks
+
+
+def test_a_total_from_the_command_line(assay, tmp_path):
+    options = ("digits-mlp", "--access", "scores", *BUDGETED)
+    assert assay("evaluate", *options, "--out", tmp_path / "whole", "-q").code == 0
+    found = assay("evaluate", *options, "--out", tmp_path / "run", "--total-queries", 300, "--json")
+    assert found.code == 0, found.err
+    assert "Continue with --resume and a larger total" in found.said
+    assert "queries in the median of its successes" in found.said
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (run["state"], run["queries"]["total"]) == ("stopped", 300)
+    assert run["queries"]["spent"] <= 300
+    assert found.json["flags"][-1]["code"] == "queries-spent"
+    more = assay("evaluate", *options, "--out", tmp_path / "run", "--total-queries", 30000, "--resume", "-q")
+    assert more.code == 0, more.err
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["state"] == "done"
+    assert results(tmp_path / "run") == results(tmp_path / "whole")
+
+
+def test_budgets_of_one_attack(assay):
+    options = ("attack", "digits-mlp", *SAMPLES, *SEARCH, "--json")
+    whole = assay(*options).json
+    assert whole["queries"]["at"]["queries"] == [100, 1000, 10000]
+    assert (whole["stopped"], whole["asked"]) == (False, round(16 * whole["forwards"]))
+    few = assay(*options, "--max-queries", 20).json
+    assert 0 < few["succeeded"] < whole["succeeded"]
+    assert few["queries"]["at"]["success"] == [None, None, None]
+    assert few["asked"] <= 20 * 16
+    stopped = assay(*options, "--total-queries", 200, "--batch", 8)
+    assert "would exceed --total-queries" in stopped.said
+    assert stopped.json["stopped"]
+    assert stopped.json["asked"] <= 200
+    assert stopped.json["samples"] == 8
+    assert assay(*options, "--total-queries", 3).code == 2
+
+
+def test_the_suite_for_models_without_gradients(assay, onnx_file):
+    options = ("--data", "digits", "--limit", "4", "--threat", "l2:3", "--max-queries", "60", "--json", "-q")
+    found = assay("evaluate", onnx_file("scores"), *options, "--suite", "black-box").json
+    assert [stage["name"] for stage in found["stages"]] == ["square", "geoda", "hop-skip-jump"]
+    found = assay("evaluate", onnx_file("labels"), *options, "--suite", "black-box").json
+    assert [stage["name"] for stage in found["stages"]] == ["geoda", "hop-skip-jump"]
+    refused = assay("evaluate", onnx_file("labels"), *options)
+    assert refused.code == 2
+    assert "the suite black-box" in refused.said

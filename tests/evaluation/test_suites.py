@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 import assay
-from assay import registry
+from assay import grammar, registry
 from assay.attacks import FGSM, PGD
 from assay.errors import AccessError, GrammarError, SettingError
 from assay.evaluation.suites import Stage, Suite, default_suite, fit, load_suite
@@ -187,3 +187,20 @@ def test_a_stage_within_another_threat_is_refused(tmp_path: Path) -> None:
 def test_what_is_no_suite_says_what_is(spec: Any) -> None:
     with pytest.raises(SettingError, match="list of \\(name, attack\\)"):
         load_suite(spec, assay.Linf(0.1))
+
+
+@pytest.mark.parametrize("text", ["linf:0.1", "l2:1", "l1:5", "l0:3", "rotation:10", "flow:0.05", "recolor:0.06"])
+def test_black_box_needs_no_gradients_and_has_something_for_labels(text: str) -> None:
+    suite = load_suite("black-box", grammar.threat(text))
+    assert all(stage.attack.access < Access.GRADIENTS for stage in suite.stages)
+    assert len(fit(suite, classes=2, access=Access.SCORES)[0].stages) == len(suite.stages)
+    if text not in ("flow:0.05", "recolor:0.06"):
+        left, flags = fit(suite, classes=2, access=Access.LABELS)
+        assert {stage.attack.access for stage in left.stages} == {Access.LABELS}
+        assert {flag.code for flag in flags} == {"stage-skipped"}
+
+
+@pytest.mark.parametrize("text", ["linf", "l2", "l1", "l0"])
+def test_minimal_black_box_asks_for_decisions_alone(text: str) -> None:
+    suite = load_suite("minimal-black-box", grammar.threat(text))
+    assert {stage.attack.access for stage in suite.stages} == {Access.LABELS}

@@ -171,7 +171,7 @@ def fit(suite: Suite, *, classes: int, access: Access) -> tuple[Suite, list[Flag
             f"no stage of suite {suite.name!r} can be run on this model and threat: "
             + " ".join(flag.message for flag in flags)
             + " Give attacks that fit (`assay list attacks` tells what each needs), such as Square for scores within a "
-            "budget."
+            "budget, or the suite black-box (without a budget minimal-black-box)."
         )
     return replace(suite, stages=tuple(stages)), flags
 
