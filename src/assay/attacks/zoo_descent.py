@@ -109,7 +109,7 @@ class CoordinateDescent:
         The squared length is known, so that its differences need no question and have no rounding of the whole sum.
         """
         each = (2 * chosen.shape[1] + 1) * self.space.place[0].numel()
-        groups = torch.arange(len(chosen), device=chosen.device).split(max(1, _VALUES_AT_ONCE // each))
+        groups = torch.split(torch.arange(len(chosen), device=chosen.device), max(1, _VALUES_AT_ONCE // each))
         parts = [self._ask_some(rows, chosen[rows]) for rows in groups]
         value, penalty, slope, bend = (torch.cat(part) for part in zip(*parts, strict=True))
         return value, penalty, slope, bend

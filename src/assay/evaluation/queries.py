@@ -49,7 +49,7 @@ def numbers(spent: Tensor, success: Tensor, known: int | None) -> Queries:
         (50.0, 185.0, [0.5, None, None])
     """
     won = spent[success].sort().values
-    steps = won.unique()
+    steps = torch.unique(won)
     if len(steps) > _POINTS:
         steps = steps[torch.linspace(0, len(steps) - 1, _POINTS, dtype=torch.float64).round().long()]
     end = int(spent.max())

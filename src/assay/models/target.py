@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -32,7 +32,6 @@ class Target(nn.Module, ABC):
         self.access = _level(access)
         self.training = False  # it has no mode of its own
 
-    @final
     def forward(self, x: Tensor) -> Tensor:
         """Scores `(b, classes)`, of labels `(b,)` where that is all there is.
 
@@ -111,6 +110,6 @@ def _array(found: Any, who: str) -> Tensor:
 def _level(access: Access | str) -> Access:
     known = {level.name.lower(): level for level in (Access.LABELS, Access.SCORES)}
     found = known.get(access) if isinstance(access, str) else access
-    if found not in known.values():
+    if found is None or found not in known.values():
         raise SettingError(f"access is 'labels' or 'scores' for a model without gradients; got {access!r}.")
     return Access(found)
