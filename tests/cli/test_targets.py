@@ -164,18 +164,9 @@ def test_what_a_view_hides_cannot_be_asked(assay, refused, options, code, says):
     refused(("attack", "digits-mlp", *SCORES, *options), code, says)
 
 
-BUDGETED = (
-    "--data",
-    "digits",
-    "--limit",
-    "16",
-    "--chunk",
-    "8",
-    "--threat",
-    "linf:0.15",
-    "--attack",
-    "Square(queries=80)",
-)
+SAMPLES = ("--data", "digits", "--limit", "16")
+SEARCH = ("--threat", "linf:0.15", "--attack", "Square(queries=80)")
+BUDGETED = (*SAMPLES, "--chunk", "8", *SEARCH)
 
 
 def results(folder):
