@@ -13,12 +13,20 @@ QUICK = {
     "CarliniWagner": {"steps": 20, "search_steps": 4, "lr": 0.1, "initial_c": 1.0, "max_c": 20.0},
     "DDN": {"steps": 10, "targets": 1},
     "EAD": {"steps": 40, "search_steps": 4, "initial_c": 0.1},
+    "FAB": {"steps": 20},
     "FMN": {"steps": 10, "targets": 1},
     "PDPGD": {"steps": 5, "restarts": 2},
     "JSMA": {},
     "SigmaZero": {"steps": 40},
 }
-NORMS = {"CarliniWagner": ("linf", "l2", "l0"), "DDN": ("l2",), "EAD": ("l1",), "JSMA": ("l0",), "SigmaZero": ("l0",)}
+NORMS = {
+    "CarliniWagner": ("linf", "l2", "l0"),
+    "DDN": ("l2",),
+    "EAD": ("l1",),
+    "FAB": ("linf", "l2", "l1"),
+    "JSMA": ("l0",),
+    "SigmaZero": ("l0",),
+}
 PAIRS = [(name, norm) for name in QUICK for norm in NORMS.get(name, THREATS)]
 
 

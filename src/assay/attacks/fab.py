@@ -217,7 +217,7 @@ class FAB(Attack):
         below = margin(oracle.clean(), goal)
         for _ in range(_SECANTS):
             share = (above - goal.confidence) / (above - below).clamp_min(torch.finfo(above.dtype).tiny)
-            middle = far + column(_SHARE * share.clamp(0, 1), far) * (near - far)
+            middle = far + column((_SHARE * share.clamp(0, 1)).to(far), far) * (near - far)
             value, reached = self._look(oracle, best, places, middle)
             inside = column(reached, far)
             far, near = torch.where(inside, middle, far), torch.where(inside, near, middle)
