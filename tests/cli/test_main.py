@@ -13,13 +13,14 @@ import assay as package
 from assay.cli.main import main
 
 OPTIONS = {
-    "evaluate": "attack chunk data device devices fail-under help json limit out overwrite quiet resume save-adv seed "
-    "suite threat",
-    "attack": "attack batch data device eot help json limit max-queries quiet save seed set targeted threat",
+    "evaluate": "access attack chunk data decimals device devices fail-under help json limit max-queries out "
+    "overwrite quiet resume save-adv seed suite threat top-k total-queries",
+    "attack": "access attack batch data decimals device eot help json limit max-queries quiet save seed set "
+    "targeted threat top-k total-queries",
     "universal": "data device fit help json limit load method out overwrite quiet seed set start target test-data "
     "threat",
-    "patch": "area bounds data device fit help json limit load out overwrite quiet rotation scale seed set shape start "
-    "target test-data",
+    "patch": "area bounds data device fit help json limit load out overwrite quiet rotation scale seed set "
+    "shape start target test-data",
     "physical": "attack batch camera data device draws help json limit photos quiet seed set threat",
     "list": "help json",
     "show": "help json",
