@@ -15,7 +15,7 @@ from assay.cli.main import main
 OPTIONS = {
     "evaluate": "access attack chunk data decimals device devices fail-under help json limit max-queries out "
     "overwrite quiet resume save-adv seed suite threat top-k total-queries",
-    "attack": "access attack batch data decimals device eot help json limit max-queries quiet save seed set "
+    "attack": "access attack batch data decimals device eot help json limit max-queries picture quiet save seed set "
     "targeted threat top-k total-queries",
     "universal": "data device fit help json limit load method out overwrite quiet seed set start target test-data "
     "threat",
