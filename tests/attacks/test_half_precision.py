@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from assay import attacks
+from assay import Flow, Recolor, attacks
 from assay.testing.case import THREATS, audit
 from assay.testing.problems import Affine
 
@@ -43,3 +43,26 @@ def test_moves_are_nearly_as_small_as_they_can_be(name, norm, dtype):
     room = 1.0 if norm == "l0" else 0.2 * exact
     assert (result.distance >= exact - room).all()
     assert (result.distance <= exact + room).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    "attack",
+    [
+        attacks.StAdv(threat=Flow(0.3), steps=15, searches=1),
+        attacks.StAdv(threat=Flow(measure="roughness"), steps=15, searches=1),
+        attacks.ReColorAdv(threat=Recolor(0.3), steps=15, lr=0.05, smoothness_weight=0.001),
+    ],
+    ids=["flow", "roughness", "colour"],
+)
+def test_moves_that_are_no_perturbations(attack, dtype):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(4, 3, 6, 5, generator=generator).to(dtype)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(90, 3))
+    model[1].weight.data.normal_(generator=generator)
+    model = model.to(dtype)
+    y = model(x).argmax(1)
+    result = attack(model, x, y)
+    assert result.x_adv.dtype == dtype
+    assert result.success.any()
+    assert torch.equal(model(result.x_adv).argmax(1) != y, result.success)

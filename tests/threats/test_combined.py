@@ -227,3 +227,12 @@ def test_parts_that_do_not_fit_are_refused():
         PGD(threat=Combined(Linf(0.1), assay.Recolor(0.1)))(
             torch.nn.Flatten(), torch.rand(2, 1, 4, 4), torch.tensor([0, 1])
         )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_budget_per_sample_in_any_type_serves_wide_inputs(dtype):
+    x = 0.3 + 0.4 * torch.rand(4, 3, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    threat = Combined(Flow(0.1), Linf(0.3), eps=torch.ones(4, dtype=dtype))
+    far = threat.project(x, torch.full_like(threat.identity(x), 9.0))
+    assert (threat.size(x, far) > 0.99).all()
+    assert (threat.size(x, far) <= threat.limit(x)).all()

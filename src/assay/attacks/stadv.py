@@ -20,6 +20,7 @@ from assay.losses import margin
 from assay.oracle import Access, Oracle
 from assay.rng import Keyed
 from assay.threats import Flow, Threat
+from assay.threats.additive import widened
 
 _OPTIMIZERS = ("lbfgs", "adam")
 _FIRST = 0.5  # pixels: the longest displacement in the first step of L-BFGS
@@ -123,29 +124,31 @@ class StAdv(Attack):
                 last[rows] = self._adam(part, tau, rng.at(rows))
             else:
                 objective = partial(self._objective, tau=tau, rows=rows, kept=kept)
-                last[rows] = minimise(
+                found = minimise(
                     part,
-                    last[rows],
+                    widened(last[rows]),
                     objective,
                     steps=self.steps,
                     memory=self.memory,
                     first=_grid(_FIRST, x),
                     tolerance=_TOLERANCE,
                 )
+                last[rows] = found.to(last)
         return torch.where(kept.size.isfinite()[:, None, None, None], kept.theta, last)
 
     def _objective(
         self, oracle: Oracle, theta: Tensor, place: Tensor, asked: Tensor, *, tau: float, rows: Tensor, kept: Kept
     ) -> tuple[Tensor, Tensor]:
-        """What is minimised, `(n,)`, and its gradient."""
-        value, grad, _ = oracle.gradient(theta, _won, asked)
+        """What is minimised, `(n,)`, and its gradient; in float32 at least, whatever the model's type."""
+        given = theta.to(oracle.x.dtype)
+        value, grad, _ = oracle.gradient(given, _won, asked)
         kept.at(rows[place])
-        kept.note(oracle, theta)
+        kept.note(oracle, given)
         with torch.enable_grad():
             flow = theta.detach().requires_grad_()
             rough = oracle.threat.roughness(oracle.x, flow)
             (slope,) = torch.autograd.grad(rough.sum(), flow)
-        return tau * rough.detach() - value, tau * slope - grad
+        return tau * rough.detach() - widened(value), tau * slope - widened(grad)
 
     def _adam(self, oracle: Oracle, tau: float, rng: Keyed) -> Tensor:
         """The same objective by Adam, which asks for a budget but steps in pixels; the oracle's threat holds."""

@@ -194,4 +194,6 @@ def _joined(pieces: list[Tensor]) -> Tensor:
 
 def _product(eps: float | Tensor | None, share: float | Tensor) -> float | Tensor:
     assert eps is not None  # a part without a budget is refused
+    if isinstance(eps, Tensor) or isinstance(share, Tensor):  # in the widest type: inputs may be wider than eps
+        return torch.as_tensor(eps, dtype=torch.float64) * torch.as_tensor(share, dtype=torch.float64)
     return eps * share

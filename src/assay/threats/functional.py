@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from assay.errors import ThreatError
 from assay.rng import Keyed
-from assay.threats.additive import HALF, clip, column
+from assay.threats.additive import HALF, clip, column, widened
 from assay.threats.base import Threat
 from assay.threats.colour import SPACES, Name
 
@@ -71,12 +71,13 @@ class _ColourMap(Threat):
 
         Neighbours stand beside each other along one axis, and each pair counts twice, once from either side.
         """
-        total = x.new_zeros(len(x))
+        wide = widened(theta)
+        total = wide.new_zeros(len(x))
         for axis in range(2, theta.ndim):
-            square = theta.diff(dim=axis).square().sum(dim=1)
+            square = wide.diff(dim=axis).square().sum(dim=1)
             # sqrt(square + tiny) - sqrt(tiny), exact where square is small
             total = total + 2 * (square / ((square + _TINY).sqrt() + _TINY**0.5)).flatten(1).sum(dim=1)
-        return total
+        return total.to(theta.dtype)
 
     def _per_channel(self, like: Tensor) -> Tensor:
         """The channels' shares, shaped to multiply a move."""

@@ -12,6 +12,8 @@ from typing_extensions import Self
 from assay.errors import ThreatError
 from assay.threats.additive import HALF, clip
 
+_ROUNDING = 1e-3  # pixels that a place on the border may be outside after sums
+
 Padding: TypeAlias = Literal["zeros", "border", "reflection"]
 PADDINGS = ("zeros", "border", "reflection")
 
@@ -58,8 +60,8 @@ def sample(x: Tensor, row: Tensor, column: Tensor, padding: Padding, bounds: tup
         x: images, `(b, c, h, w)`.
         row: `(b, h', w')`, in pixels from the centre of the first one.
         column: the same along the width.
-        padding: what is outside: "zeros" 0 (or the valid value nearest to it), "border" the nearest pixel, with the
-            slope of the inside, "reflection" the image mirrored at the centres of its outermost pixels.
+        padding: what is outside: "zeros" 0 (or the valid value nearest to it), "border" the nearest pixel (on the
+            outermost pixels with the slope of the inside, beyond them with none), "reflection" the image mirrored at the centres of its outermost pixels.
         bounds: the smallest and largest valid value.
 
     Returns:
@@ -71,7 +73,7 @@ def sample(x: Tensor, row: Tensor, column: Tensor, padding: Padding, bounds: tup
         tensor([[[[0.2500, 0.7500]]]])
     """
     if padding == "border":
-        row, column = clip(row, 0, x.shape[2] - 1), clip(column, 0, x.shape[3] - 1)
+        row, column = _to_border(row, x.shape[2]), _to_border(column, x.shape[3])
     outside = min(max(0.0, bounds[0]), bounds[1]) if padding == "zeros" else None
     pixel = _Pixels(x, padding, outside)
     top, left = row.detach().floor(), column.detach().floor()
@@ -82,6 +84,12 @@ def sample(x: Tensor, row: Tensor, column: Tensor, padding: Padding, bounds: tup
         other = part.between(row, column, row.detach().ceil() - 1, column.detach().ceil() - 1)
         value = value.index_copy(0, whole, (value[whole] + other) / 2)
     return value.to(x.dtype)
+
+
+def _to_border(place: Tensor, length: int) -> Tensor:
+    """Places along an axis moved into the image; one that is outside by more than rounding has no slope."""
+    beyond = (place < -_ROUNDING) | (place > length - 1 + _ROUNDING)
+    return clip(torch.where(beyond, place.detach(), place), 0, length - 1)
 
 
 @final
