@@ -129,7 +129,12 @@ def test_what_cannot_be_used_is_named():
     x, y = flat(0.2, 0.3), torch.tensor([0, 0])
     for wrong, error, message in (
         (lambda: physical.measure(Dark(), x, x[:1], y), InputError, "adversarial ones"),
-        (lambda: physical.measure(Dark(), x, x, y[:1]), InputError, "2 images and 1 labels"),
+        (lambda: physical.measure(Dark(), x, x, y[:1]), InputError, "one for each of 2 images"),
+        (lambda: physical.measure(Dark(), x, x, y[:, None]), InputError, "one for each of 2 images"),
+        (lambda: physical.measure(Dark(), x, x, y, photos=0), SettingError, "photos must be"),
+        (lambda: physical.measure(Dark(), x, x, y, Blur(1)), SettingError, "list of transformations"),
+        (lambda: physical.photograph(x, index=torch.tensor([1.0, 2.0])), InputError, "whole numbers"),
+        (lambda: physical.photograph(torch.rand(4, 7)), InputError, "is for images"),
         (lambda: physical.measure(Dark(), x, x, y + 5), InputError, "labels run"),
         (lambda: physical.measure(lambda v: v[:, 0, 0] * torch.nan, x, x, y), ModelError, "NaN"),
         (lambda: physical.photograph(x, photos=0), SettingError, "photos must be"),

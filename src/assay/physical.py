@@ -149,6 +149,7 @@ def photograph(
         SettingError: the number of photos is out of range, or the camera holds something else than transformations.
     """
     check_inputs(x, bounds)
+    _check(photos, camera)
     views = EOT(*camera)
     keys = _keys(x, index, photos)
     rng = Keyed(derive(seed, "camera"), keys, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
@@ -199,10 +200,11 @@ def measure(
         0.0
     """
     check_inputs(x_adv, bounds)
+    _check(photos, camera)
     if x_adv.shape != x.shape:
         raise InputError(f"clean images have shape {tuple(x.shape)}, adversarial ones {tuple(x_adv.shape)}.")
-    if len(y) != len(x):
-        raise InputError(f"there are {len(x)} images and {len(y)} labels; they must be as many.")
+    if y.shape != x.shape[:1]:
+        raise InputError(f"labels must be (b,), one for each of {len(x)} images; got shape {tuple(y.shape)}.")
     numbers = torch.arange(len(x), device=x.device) if index is None else index
     rows = MicroBatch(model, x, micro_batch).rows
     step = max(1, rows // photos)
@@ -256,12 +258,19 @@ def _counted(clean: Tensor, moved: Tensor) -> Photographed:
 
 def _keys(x: Tensor, index: Tensor | None, photos: int) -> Tensor:
     """A stream number for each photograph, `(b * photos,)`."""
-    if isinstance(photos, bool) or not isinstance(photos, int) or not 1 <= photos <= 1 << 16:
-        raise SettingError(f"photos must be a whole number from 1 to {1 << 16}; got {photos!r}.")
     numbers = torch.arange(len(x), device=x.device) if index is None else index.to(x.device)
+    if numbers.is_floating_point() or numbers.ndim != 1:
+        raise InputError(f"index must hold whole numbers (b,); got {numbers.dtype} of shape {tuple(numbers.shape)}.")
     if len(numbers) != len(x):
         raise InputError(f"index holds {len(numbers)} numbers for {len(x)} images.")
     return ((numbers << 16)[:, None] + torch.arange(photos, device=x.device)).flatten()
+
+
+def _check(photos: int, camera: Sequence[Transformation]) -> None:
+    if isinstance(photos, bool) or not isinstance(photos, int) or not 1 <= photos <= 1 << 16:
+        raise SettingError(f"photos must be a whole number from 1 to {1 << 16}; got {photos!r}.")
+    if not isinstance(camera, Sequence):
+        raise SettingError(f"camera must be a list of transformations, such as physical.CAMERA; got {camera!r}.")
 
 
 def _share(count: int, of: int) -> float | None:

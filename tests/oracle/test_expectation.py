@@ -351,3 +351,10 @@ def test_keys_of_draws_do_not_meet():
     numbers = Keyed(0, index).index
     views = eot.views(torch.full((3, 4), 0.5), Keyed(1, numbers))
     assert len(views.unique()) == 12
+
+
+def test_a_transformation_alone_is_no_setting():
+    model, x, y, _ = setting(b=2)
+    for wrong in (Rotate(3), [Rotate(3)]):
+        with pytest.raises(SettingError, match="must be an EOT, such as"):
+            ATTACKS[0](model, x, y, eot=wrong)

@@ -48,7 +48,7 @@ def physical(
 ) -> None:
     """Attack images, print and photograph them in simulation, and count what is still classified wrongly.
 
-    No search stops at its first success, which would be the easiest to destroy.
+    Searches that climb (PGD, APGD, Adam) do not stop at their first success, which would be the easiest to destroy.
     """
     options.has_threat(attack, threat)
     from assay import grammar

@@ -79,6 +79,8 @@ class Oracle:
         self._granted = granted_access(model)
         rows = MicroBatch(model, x, micro_batch)
         self._questions: Questions = Direct(model, strict=referee)
+        if eot is not None and not isinstance(eot, EOT):
+            raise SettingError(f"eot must be an EOT, such as EOT(Rotate(20), draws=10); got {eot!r}.")
         if eot is not None:
             least = eot.draws + eot.confirming
             if max_queries is not None and max_queries < least:

@@ -61,7 +61,8 @@ def sample(x: Tensor, row: Tensor, column: Tensor, padding: Padding, bounds: tup
         row: `(b, h', w')`, in pixels from the centre of the first one.
         column: the same along the width.
         padding: what is outside: "zeros" 0 (or the valid value nearest to it), "border" the nearest pixel (on the
-            outermost pixels with the slope of the inside, beyond them with none), "reflection" the image mirrored at the centres of its outermost pixels.
+            outermost pixels with the slope of the inside, beyond them with none), "reflection" the image mirrored at
+            the centres of its outermost pixels.
         bounds: the smallest and largest valid value.
 
     Returns:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from assay.errors import SettingError
+from assay.errors import InputError, SettingError
 from assay.rng import Keyed
 from assay.transformations.base import Drawn, Transformation, apply_each, check_images, check_range, draw_each
 
@@ -97,7 +97,13 @@ class Resample(Transformation):
         return f"Resample({', '.join(map(repr, (self.factor, *self.transformations)))})"
 
     def draw(self, rng: Keyed, shape: tuple[int, ...]) -> Drawn:
-        """What the transformations draw for images of the other size."""
+        """What the transformations draw for images of the other size.
+
+        Raises:
+            InputError: the inputs are no images.
+        """
+        if len(shape) != 3:
+            raise InputError(f"{self!r} is for images (channels, height, width); got inputs of shape {tuple(shape)}.")
         return draw_each(self.transformations, rng, (*shape[:-2], *self._size(shape)))
 
     def apply(self, x: Tensor, drawn: Drawn) -> Tensor:

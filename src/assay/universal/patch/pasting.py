@@ -43,7 +43,7 @@ class Pasting:
     among those where all of the patch lies inside the image.
 
     Args:
-        area: share of the image that the patch covers at scale 1; with the default scales also in the mean.
+        area: share of the image that the patch covers at scale 1; at scale s it covers s squared times that.
         shape: "circle" or "square".
         rotation: it is turned by up to so many degrees to either side.
         scale: the least and the largest factor of its side; (0.8, 1.0) for one that never covers more than `area`.
