@@ -42,7 +42,7 @@ def test_every_threat_reads_back_from_its_repr(threat):
 def test_every_attack_reads_back_from_its_repr(name, data):
     entry = registry.get("attack", name)
     values = {
-        "int": st.integers(2, 500),
+        "int": st.integers(2, 250).map(lambda n: 2 * n),  # pairs of samples, populations of 4
         "float": st.floats(0.01, 0.9),
         "float | None": st.none() | st.floats(0.01, 0.9),
         "str | Loss | None": st.none() | st.sampled_from(registry.names("loss")),
@@ -58,8 +58,9 @@ def test_every_attack_reads_back_from_its_repr(name, data):
         given["rel_step"] = None  # one length or the other
     if given.get("lr") is not None and "rel_lr" in given:
         given["rel_lr"] = None
-    if given.get("give_up") is not None:
-        given["give_up"] += 1.0  # a multiple
+    for multiple in ("give_up", "adaptation"):
+        if given.get(multiple) is not None:
+            given[multiple] += 1.0
     attack = grammar.attack(name, build(threat, data.draw(st.floats(0.001, 10))), given)
     again = grammar.parse(repr(attack))
     assert again == attack

@@ -203,7 +203,7 @@ def test_it_is_written_as_the_call_that_builds_it(text, threat):
 
 def test_mistakes_in_writing_are_shown_at_their_place():
     for text, words in (
-        ("Combined()", "needs threats"),
+        ("Combined()", "needs at least one threat"),
         ("Combined(Linf(0.1), 0.5)", r"has to be Threat, found 0.5\n.*\n *\^\^\^$"),
         ("Combined(threats=Linf(0.1))", "one after the other"),
         ("Combined(Linf(0.1), L2())", r"write L2\(eps\)"),
