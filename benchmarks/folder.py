@@ -10,6 +10,8 @@ import os
 from pathlib import Path
 from types import ModuleType
 
+import torch
+
 
 def reader(folder: str | os.PathLike[str]) -> ModuleType:
     path = Path(folder) / "load.py"
@@ -25,3 +27,11 @@ def images(load: ModuleType, data: str, count: int):
     """The first `count` test images of a data set, with their labels."""
     x, y = {"cifar10": lambda: load.cifar10("exact"), "mnist": lambda: load.mnist("test")}[data]()
     return x[:count], y[:count]
+
+
+def right_images(load: ModuleType, data: str, count: int, network: torch.nn.Module):
+    """Those of the first `count` test images that the network has right, with their labels."""
+    x, y = images(load, data, count)
+    with torch.no_grad():
+        right = network(x).argmax(1) == y
+    return x[right], y[right]

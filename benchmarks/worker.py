@@ -4,7 +4,7 @@
 
 Requests, one a line on standard input, each answered by one line on standard output:
 
-    {"do": "load", "net": "resnet20", "data": "cifar10", "count": 300}
+    {"do": "load", "net": "resnet20", "data": "cifar10", "count": 300}      "right": true keeps those it has right
         -> {"versions": {...}, "attacks": ["pgd", "apgd"]}
     {"do": "attack", "attack": "pgd", "norm": "linf", "eps": 0.03, "steps": 40, "seed": 0, "batch": 100,
      "save": "x.npy"}                                        "first": 10 takes only the first 10 images
@@ -27,7 +27,7 @@ import warnings
 import numpy as np
 import torch
 from counted import Counted
-from folder import images, reader
+from folder import images, reader, right_images
 
 LIBRARIES = ("assay", "foolbox", "torchattacks", "art", "advlib")
 
@@ -39,9 +39,10 @@ class Session:
         self.runner = importlib.import_module(f"runners.with_{library}")
         self.load = reader(data)
 
-    def do_load(self, net: str, data: str, count: int) -> dict:
-        self.x, self.y = images(self.load, data, count)
-        self.model = Counted(self.load.net(net)).eval()
+    def do_load(self, net: str, data: str, count: int, right: bool = False) -> dict:
+        network = self.load.net(net).eval()
+        self.x, self.y = right_images(self.load, data, count, network) if right else images(self.load, data, count)
+        self.model = Counted(network).eval()
         first = self.x[:100].clone().requires_grad_()
         torch.autograd.grad(self.model(first).sum(), first)  # the first pass of a process is slower than the rest
         return {"versions": self.runner.versions(), "attacks": sorted(self.runner.ATTACKS)}

@@ -1,6 +1,8 @@
-"""adversarial-robustness-toolbox: PGD (its torch version), APGD and minimum-norm attacks, NumPy in and out."""
+"""adversarial-robustness-toolbox: PGD (its torch version), APGD, minimum-norm and black-box attacks, NumPy in and out."""
 
 from __future__ import annotations
+
+from functools import partial
 
 import art
 import numpy as np
@@ -84,6 +86,49 @@ def _jsma(model, x, y, *, steps, seed, batch):
     return _generate(attack, x, (y + 1) % 10)
 
 
+class _Single(torch.nn.Module):
+    """Takes the double-precision inputs that decision-based attacks make with NumPy 2, which networks refuse."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        return self.network(x.float())
+
+
+def _hop_skip_jump(model, x, y, *, norm, steps, seed, batch):
+    attack = evasion.HopSkipJump(
+        _classifier(_Single(model), x), norm=NORMS[norm], max_iter=steps, batch_size=batch, verbose=False
+    )
+    return _generate(attack, x, y)
+
+
+def _boundary(model, x, y, *, steps, seed, batch):
+    settings = {"targeted": False, "max_iter": steps, "batch_size": batch, "verbose": False}
+    return _generate(evasion.BoundaryAttack(_classifier(_Single(model), x), **settings), x, y)
+
+
+def _sign_opt(model, x, y, *, queries, seed, batch):
+    settings = {"targeted": False, "query_limit": queries, "batch_size": batch, "verbose": False}
+    return _generate(evasion.SignOPTAttack(_classifier(_Single(model), x), **settings), x, y)
+
+
+def _square(model, x, y, *, norm, eps, steps, seed, batch):
+    settings = {"norm": NORMS[norm], "eps": eps, "max_iter": steps, "batch_size": batch, "verbose": False}
+    return _generate(evasion.SquareAttack(_classifier(_Single(model), x), **settings), x, y)
+
+
+def _zoo(model, x, y, *, steps, searches, seed, batch):
+    """One image at a time, as it fails with more; coordinates anywhere and no smaller modifier, as the paper has it."""
+    attack = evasion.ZooAttack(
+        _classifier(_Single(model), x), max_iter=steps, binary_search_steps=searches, use_resize=False,
+        use_importance=False, batch_size=1, verbose=False, **ZOO,
+    )  # fmt: skip
+    return _generate(attack, x, y)
+
+
+ZOO = {"learning_rate": 0.1, "initial_const": 1.0}
 ATTACKS = {
     "pgd": pgd,
     "apgd": apgd,
@@ -92,4 +137,9 @@ ATTACKS = {
     "cw-linf": _cw_linf,
     "ead-l1": _ead,
     "jsma-l0": _jsma,
+    **{f"hop-skip-jump-{norm}": partial(_hop_skip_jump, norm=norm) for norm in NORMS},
+    **{f"square-{norm}": partial(_square, norm=norm) for norm in NORMS},
+    "boundary-l2": _boundary,
+    "sign-opt-l2": _sign_opt,
+    "zoo-l2": _zoo,
 }

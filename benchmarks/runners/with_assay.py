@@ -42,6 +42,16 @@ def _jsma(model, x, y, *, steps, seed, batch):
     return attacks.JSMA(threat=assay.L0(), gamma=steps / 100)(model, x, Targeted((y + 1) % 10), seed=seed).x_adv
 
 
+def _by_queries(model, x, y, *, make, queries, seed, batch):
+    """The queries are the only limit."""
+    return make()(model, x, y, seed=seed, max_queries=queries).x_adv
+
+
+def _square(model, x, y, *, norm, eps, queries, seed, batch):
+    return attacks.Square(threat=_threat(norm, eps), queries=queries)(model, x, y, seed=seed).x_adv
+
+
+ENDLESS = 10**6
 THREATS = {"l0": assay.L0(), "l1": assay.L1(), "l2": assay.L2(), "linf": assay.Linf()}
 NEAREST = {
     "CarliniWagner": ("cw", ("l2", "linf")),
@@ -57,6 +67,19 @@ ATTACKS = {
     "pgd": pgd,
     "apgd": apgd,
     "jsma-l0": _jsma,
+    **{
+        f"hop-skip-jump-{norm}": partial(
+            _by_queries, make=partial(attacks.HopSkipJump, threat=THREATS[norm], steps=ENDLESS)
+        )
+        for norm in ("l2", "linf")
+    },
+    **{f"square-{norm}": partial(_square, norm=norm) for norm in ("l2", "linf")},
+    "boundary-l2": partial(_by_queries, make=partial(attacks.Boundary, threat=THREATS["l2"], steps=ENDLESS)),
+    "sign-opt-l2": partial(_by_queries, make=partial(attacks.SignOPT, threat=THREATS["l2"], steps=ENDLESS)),
+    "zoo-l2": partial(
+        _by_queries,
+        make=partial(attacks.ZOO, threat=THREATS["l2"], steps=100, search_steps=3, lr=0.1, initial_c=1.0),
+    ),
     **{
         f"{label}-{norm}": partial(_nearest, name=name, threat=THREATS[norm])
         for name, (label, norms) in NEAREST.items()

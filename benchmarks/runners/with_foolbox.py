@@ -1,4 +1,4 @@
-"""Foolbox: PGD (it has no APGD) and minimum-norm attacks."""
+"""Foolbox: PGD (it has no APGD), minimum-norm and decision-based attacks."""
 
 from __future__ import annotations
 
@@ -47,6 +47,11 @@ ATTACKS = {
     "ead-l1": partial(_nearest, make=_ead),
     "ddn-l2": partial(_nearest, make=foolbox.attacks.DDNAttack),
     "deepfool-l2": partial(_nearest, make=foolbox.attacks.L2DeepFoolAttack),
+    "boundary-l2": partial(_nearest, make=foolbox.attacks.BoundaryAttack),
+    **{
+        f"hop-skip-jump-{norm}": partial(_nearest, make=partial(foolbox.attacks.HopSkipJumpAttack, constraint=norm))
+        for norm in ("l2", "linf")
+    },
     "deepfool-linf": partial(_nearest, make=foolbox.attacks.LinfDeepFoolAttack),
     **{
         f"fmn-{norm}": partial(_nearest, make=getattr(foolbox.attacks, f"{name}FMNAttack"))
