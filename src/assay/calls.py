@@ -1,4 +1,4 @@
-"""What names and calls in an expression mean: attacks, threats, transformations and losses of the registry.
+"""What names and calls in an expression mean: attacks, threats, recipes and whatever else the registry holds.
 
 A call is fitted to the signature of what it builds before that is built, so that every mistake is shown at
 its place together with what could stand there. Parameters are read from the signatures, never listed here.
@@ -21,7 +21,17 @@ if TYPE_CHECKING:
 
 _SHORT = re.compile(r"(?P<name>[A-Za-z_][\w-]*)(?::(?P<arguments>.*))?", re.DOTALL)
 _INNER = "attack."
-_CALLED: tuple[registry.Kind, ...] = ("attack", "threat", "transformation")
+_CALLED: tuple[registry.Kind, ...] = (
+    "attack",
+    "threat",
+    "transformation",
+    "recipe",
+    "network",
+    "optimizer",
+    "schedule",
+    "average",
+    "augmentation",
+)
 
 
 class Calls(Expression):
@@ -79,7 +89,7 @@ class Calls(Expression):
 
     def _build(self, node: ast.Call, settings: Mapping[str, Any], depth: int) -> Any:
         if not isinstance(node.func, ast.Name):
-            raise self.error("only known attacks, threats and transformations can be called", node.func)
+            raise self.error("only names that `assay list` shows can be called", node.func)
         entry = _callable(node.func.id)
         if entry is None:
             raise self.error(f"unknown name {node.func.id!r}. {registry.hint(node.func.id, _callables())}", node.func)

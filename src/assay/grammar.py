@@ -24,6 +24,7 @@ from assay.expression import CONSTANTS
 if TYPE_CHECKING:
     from assay.attacks import Attack
     from assay.threats import Threat
+    from assay.training.recipes import Recipe
     from assay.transformations import EOT
 
 T = TypeVar("T")
@@ -129,6 +130,37 @@ def attack(
     common = parse_threat(threat) if isinstance(threat, str) else threat
     reader = Calls(text, names=names, threat=common, short=True)
     return cast("Attack", reader.read(Attack, _settings(settings, common)))
+
+
+def recipe(text: str, threat: Threat | str | None = None, settings: Mapping[str, Any] | Iterable[str] = ()) -> Recipe:
+    """Read a training recipe: a full call, or a name to which threat and settings are added.
+
+    Args:
+        text: ``trades``, ``TRADES(beta=6)`` or ``TRADES(attack=PGD(threat=Linf(8/255), steps=10), beta=6)``.
+        threat: for every attack in the text that names none.
+        settings: parameters of the recipe, as a mapping or as texts ``name=value``; ``attack.name`` sets its attack.
+
+    Raises:
+        GrammarError: as in `attack`.
+    """
+    from assay.training.recipes import Recipe
+
+    common = parse_threat(threat) if isinstance(threat, str) else threat
+    reader = Calls(text, threat=common, short=True)
+    return cast("Recipe", reader.read(Recipe, _settings(settings, common)))
+
+
+def named(text: str, expect: type[T]) -> T:
+    """Read a part of training, such as a schedule or a network: a call, or the name of one without settings.
+
+    Args:
+        text: for instance ``Cosine(warmup=0.1)``, or ``cosine``.
+        expect: the type that the result must have.
+
+    Raises:
+        GrammarError: as in `parse`.
+    """
+    return cast("T", Calls(text, short=True).read(expect))
 
 
 parse_threat = threat  # inside `attack` the name stands for its parameter

@@ -24,6 +24,12 @@ class Listed(str, Enum):
     threats = "threats"
     transformations = "transformations"
     losses = "losses"
+    recipes = "recipes"
+    networks = "networks"
+    optimizers = "optimizers"
+    schedules = "schedules"
+    averages = "averages"
+    augmentations = "augmentations"
     models = "models"
     data = "data"
     suites = "suites"
@@ -34,6 +40,12 @@ _KINDS: dict[Listed, registry.Kind] = {
     Listed.threats: "threat",
     Listed.transformations: "transformation",
     Listed.losses: "loss",
+    Listed.recipes: "recipe",
+    Listed.networks: "network",
+    Listed.optimizers: "optimizer",
+    Listed.schedules: "schedule",
+    Listed.averages: "average",
+    Listed.augmentations: "augmentation",
     Listed.models: "model",
     Listed.data: "data",
     Listed.suites: "suite",
@@ -45,7 +57,7 @@ def list_(
     kind: Annotated[Listed | None, typer.Argument(help="What to list; everything when left out.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """List attacks, threats, transformations, losses, models, data or suites."""
+    """List attacks, threats, recipes, networks, models, data, suites and whatever else can be named."""
     kinds = [kind] if kind else list(Listed)
     if as_json:
         found = {k.value: [entry.as_dict() for entry in registry.entries(_KINDS[k])] for k in kinds}
@@ -78,7 +90,7 @@ def _threats(entry: registry.Entry) -> str:
 
 @terminal.guarded
 def show(
-    name: Annotated[str, typer.Argument(help="An attack, threat, transformation, loss, model, data set or suite.")],
+    name: Annotated[str, typer.Argument(help="An attack, a threat, a recipe: any name that `assay list` shows.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Show what one of them is and takes: parameters, types, defaults, meaning, access, threats, paper."""
@@ -86,7 +98,7 @@ def show(
     if not found:
         everything = [known for kind in registry.KINDS for known in registry.names(kind)]
         raise SettingError(f"nothing is named {name!r}. {registry.hint(name, everything)}")
-    description = describe(found[0])
+    description = describe(next((entry for entry in found if entry.name == name), found[0]))
     if as_json:
         terminal.document(description)
     else:
