@@ -25,14 +25,14 @@ def flat(*values):
 
 def test_counts_are_those_of_the_definition():
     dimmer = (Darker(),)
-    # right and fooled for good, right and fooled until the camera, right and not fooled, wrong from the start, and a
-    # clean image that the camera turns over
-    x = flat(0.3, 0.3, 0.3, 0.9, 0.55)
-    x_adv = flat(0.8, 0.55, 0.4, 0.2, 0.45)
-    y = torch.tensor([0, 0, 0, 0, 1])
+    # right and fooled for good, right and fooled until the camera, right and not fooled, wrong from the start, wrong
+    # from the start and right once photographed, and a clean image that the camera turns over
+    x = flat(0.3, 0.3, 0.3, 0.9, 0.9, 0.55)
+    x_adv = flat(0.8, 0.55, 0.4, 0.2, 0.55, 0.45)
+    y = torch.tensor([0, 0, 0, 0, 0, 1])
     found = physical.measure(Dark(), x, x_adv, y, dimmer)
     assert found == Photographed(
-        samples=5, photos=1, clean_right=4, adversarial=3, destroyed=1, clean_photos_right=3, fooled=1
+        samples=6, photos=1, clean_right=4, adversarial=3, destroyed=1, clean_photos_right=3, fooled=1
     )
     assert found.destruction_rate == pytest.approx(1 / 3)
     assert found.success_before == pytest.approx(3 / 4)
@@ -80,6 +80,13 @@ def test_photographs_are_keyed_by_image_and_not_by_batch():
     y = torch.tensor([0, 1, 0, 1])
     counts = [physical.measure(Dark(), x, x.flip(0), y, photos=3, micro_batch=rows) for rows in (1, 2, 7, 64)]
     assert all(each == counts[0] for each in counts)
+
+
+def test_no_two_images_or_photographs_share_numbers():
+    index = torch.tensor([3, 3 + (1 << 32), 3 + (1 << 48), 4])
+    taken = physical.photograph(flat(*[0.5] * 4), (Noise(0.01),), photos=6, index=index)
+    first = taken[..., 0, 0]
+    assert len(first.flatten().unique()) == 4 * 6
 
 
 def test_clean_and_adversarial_images_are_photographed_alike():

@@ -145,3 +145,22 @@ def test_bad_requests_are_refused():
         stream.choice(2, 3)
     with pytest.raises(SettingError, match="1-D integer"):
         Keyed(0, torch.rand(3))
+
+
+def test_streams_of_a_sample_are_independent_and_the_first_is_the_plain_one():
+    index = torch.tensor([5, 5, 5, 6, 5 + (1 << 32), 5 + (1 << 48)])
+    stream = torch.tensor([0, 1, (1 << 40) + 1, 1, 1, 1])
+    for seed in (3, (1 << 63) - 1, -1, (1 << 70) + 5):
+        drawn = Keyed(seed, index, stream=stream)
+        words = drawn.words(8)
+        assert len(words.flatten().unique()) == words.numel()
+        assert torch.equal(words[0], Keyed(seed, index[:1]).words(8)[0])
+        again = Keyed(seed, index, stream=stream)
+        assert torch.equal(again.at(torch.tensor([4, 2])).words(8), words[[4, 2]])
+        assert torch.equal(again.words(8, rows=torch.tensor([3, 1])), words[[3, 1]])
+        assert torch.equal(
+            drawn.named("a").words(4)[2], Keyed(seed, index[2:3], stream=stream[2:3]).named("a").words(4)[0]
+        )
+    wide = Keyed(0, index, stream=stream)
+    wide_at_once = wide.words(1000)
+    assert torch.equal(wide_at_once[3], Keyed(0, index[3:4], stream=stream[3:4]).words(1000)[0])

@@ -151,8 +151,10 @@ def photograph(
     check_inputs(x, bounds)
     _check(photos, camera)
     views = EOT(*camera)
-    keys = _keys(x, index, photos)
-    rng = Keyed(derive(seed, "camera"), keys, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
+    numbers = _numbers(x, index).repeat_interleave(photos)
+    stream = torch.arange(photos, device=x.device).repeat(len(x))
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    rng = Keyed(derive(seed, "camera"), numbers, dtype=wide, stream=stream)
     taken = views.views(x.repeat_interleave(photos, dim=0), rng, bounds)
     return taken.reshape(len(x), photos, *x.shape[1:])
 
@@ -256,14 +258,18 @@ def _counted(clean: Tensor, moved: Tensor) -> Photographed:
     )
 
 
-def _keys(x: Tensor, index: Tensor | None, photos: int) -> Tensor:
-    """A stream number for each photograph, `(b * photos,)`."""
+def _numbers(x: Tensor, index: Tensor | None) -> Tensor:
+    """The images' own numbers, `(b,)`.
+
+    Raises:
+        InputError: they are no whole numbers, or there is not one for each image.
+    """
     numbers = torch.arange(len(x), device=x.device) if index is None else index.to(x.device)
     if numbers.is_floating_point() or numbers.ndim != 1:
         raise InputError(f"index must hold whole numbers (b,); got {numbers.dtype} of shape {tuple(numbers.shape)}.")
     if len(numbers) != len(x):
         raise InputError(f"index holds {len(numbers)} numbers for {len(x)} images.")
-    return ((numbers << 16)[:, None] + torch.arange(photos, device=x.device)).flatten()
+    return numbers.long()
 
 
 def _check(photos: int, camera: Sequence[Transformation]) -> None:

@@ -3,6 +3,7 @@
 A sample's draws do not depend on which batch, order, process or device it is attacked in. The generator is
 Philox-4x32 with 10 rounds: the seed is its 64-bit key, and its 128-bit counter holds the sample index (64 bits), the
 draw number (32 bits) and the position inside the draw (32 bits), so that two different draws never share a counter.
+Where a sample needs many streams of one seed (its views), the number of the stream is added to the key.
 
 References:
     Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011,
@@ -45,17 +46,18 @@ def derive(seed: int, *names: str | int) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
 
 
-def philox(key: int, index: Tensor, draw: int, blocks: int, first: int = 0) -> Tensor:
+def philox(key: int | Tensor, index: Tensor, draw: int, blocks: int, first: int = 0) -> Tensor:
     """Philox-4x32-10 words for each sample.
 
     Args:
-        key: 64-bit key.
+        key: 64-bit key, of all samples or of each.
         index: sample numbers, one per row.
         draw: draw number, below 2**32.
         blocks: number of 4-word blocks per sample.
         first: number of the first block.
 
     Shapes:
+        key: one number, or `(b,)` int64.
         index: `(b,)` int64; returns `(b, 4 * blocks)` int64 with values in [0, 2**32).
     """
     position = torch.arange(first, first + blocks, device=index.device, dtype=torch.int64)[None, :]
@@ -66,6 +68,7 @@ def philox(key: int, index: Tensor, draw: int, blocks: int, first: int = 0) -> T
         (index & _WORD)[:, None].expand(shape),
         ((index >> 32) & _WORD)[:, None].expand(shape),
     ]
+    key = key[:, None] if isinstance(key, Tensor) else key
     keys = [key & _WORD, (key >> 32) & _WORD]
     for _ in range(_ROUNDS):
         # int64 products wrap modulo 2**64, which keeps both 32-bit halves intact. The low half goes on with dirt above
@@ -87,6 +90,8 @@ class Keyed:
         seed: any integer (its low 64 bits count).
         index: the samples' own numbers, `(b,)` int64, on the device where numbers are wanted.
         dtype: floating type of `uniform` and `normal`.
+        stream: which of the seed's streams each sample draws from, `(b,)` int64; 0 for all when None. Two rows share
+            numbers only where both index and stream are the same.
 
     Raises:
         SettingError: the index is not a one-dimensional integer tensor.
@@ -99,27 +104,33 @@ class Keyed:
         True
     """
 
-    def __init__(self, seed: int, index: Tensor, *, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, seed: int, index: Tensor, *, dtype: torch.dtype = torch.float32, stream: Tensor | None = None
+    ) -> None:
         if index.ndim != 1 or index.is_floating_point() or index.is_complex():
             raise SettingError(
                 f"index must be a 1-D integer tensor, one number per sample; got {index.dtype} of shape "
                 f"{tuple(index.shape)}. Use for instance torch.arange(len(x))."
             )
         self.seed, self.index, self.dtype, self.draw = seed, index.long(), dtype, 0
+        self.stream = stream
 
     def at(self, rows: Tensor) -> Keyed:
         """The same stream, at the same draw, for a part of the batch (bool mask or indices)."""
-        part = Keyed(self.seed, self.index[rows], dtype=self.dtype)
+        stream = None if self.stream is None else self.stream[rows]
+        part = Keyed(self.seed, self.index[rows], dtype=self.dtype, stream=stream)
         part.draw = self.draw
         return part
 
     def named(self, *names: str | int) -> Keyed:
         """An independent stream of the same samples for a named part of a search, from its first draw on."""
-        return Keyed(derive(self.seed, *names), self.index, dtype=self.dtype)
+        return Keyed(derive(self.seed, *names), self.index, dtype=self.dtype, stream=self.stream)
 
     def words(self, count: int, rows: Tensor | None = None) -> Tensor:
         """The next draw: `count` 32-bit words per sample, `(b, count)` int64 (or only the given rows)."""
-        index = self.index if rows is None else self.index[rows]
+        index, key = self.index, self._key()
+        if rows is not None:
+            index, key = index[rows], key[rows] if isinstance(key, Tensor) else key
         blocks = -(-count // 4)
         out = torch.empty(len(index), count, device=index.device, dtype=torch.int64)
         at_once = _BLOCK.get(index.device.type, _BLOCK["cuda"])
@@ -128,10 +139,17 @@ class Keyed:
         for top in range(0, len(index), height):
             for left in range(0, blocks, width):
                 wide = min(width, blocks - left)
-                part = philox(self.seed, index[top : top + height], self.draw, wide, left)
+                keys = key[top : top + height] if isinstance(key, Tensor) else key
+                part = philox(keys, index[top : top + height], self.draw, wide, left)
                 out[top : top + height, 4 * left : 4 * (left + wide)] = part[:, : count - 4 * left]
         self.draw += 1
         return out
+
+    def _key(self) -> int | Tensor:
+        """The generator's key: the low 64 bits of the seed, and the streams' numbers added to it."""
+        if self.stream is None:
+            return self.seed
+        return self.stream + ((self.seed + (1 << 63)) % (1 << 64) - (1 << 63))  # int64 sums wrap
 
     def _unit(self, count: int, rows: Tensor | None) -> Tensor:
         """Uniform on [0, 1): 24 bits for float32 and narrower, 53 bits for float64; `(b, count)`."""

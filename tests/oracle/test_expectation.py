@@ -62,15 +62,20 @@ def test_one_draw_of_nothing_is_the_plain_attack(attack):
 
 
 def test_gradients_are_those_of_the_expectation():
-    strength, draws = 0.5, 4000
-    model, x, _, oracle = setting(b=2, eot=EOT(Contrast(strength), draws=draws), micro_batch=512)
+    strength, draws = 1.0, 4000
+    model, x, y, _ = setting(b=2)
+    x = (x - 0.5) * 2.5 + 0.5
+    eot = EOT(Contrast(strength), draws=draws)
+    oracle = Oracle(model, x, Untargeted(y), assay.Linf(0.05), eot=eot, micro_batch=512)
     w = model.weight.detach()
     centred = torch.eye(12, dtype=torch.float64) - 1 / 12
     product = w.T @ w
     expected = 2 * x @ (product + strength**2 / 3 * centred @ product @ centred)
     _, grad, output = oracle.gradient(torch.zeros_like(x), squares)
-    moved = strength * x @ centred  # a draw's gradient is off by u (ab' + ba') with |u| <= strength
-    spread = 4 * (moved @ product).norm(dim=1) * 2.2 / draws**0.5
+    # a draw's gradient is 2 x (P + u (CP + PC) + u^2 CPC) with u uniform up to the strength
+    linear = 2 * (x @ (centred @ product + product @ centred)).norm(dim=1) * (strength**2 / 3) ** 0.5
+    square = 2 * (x @ centred @ product @ centred).norm(dim=1) * strength**2 * (4 / 45) ** 0.5
+    spread = 4 * (linear.square() + square.square()).sqrt() / draws**0.5
     assert bool(((grad - expected).norm(dim=1) < spread).all())
     assert bool(((grad - 2 * x @ product).norm(dim=1) > spread).all())  # which is what ignoring the draws gives
     assert torch.allclose(output, x @ w.T, atol=4 * strength / draws**0.5 * float((x @ centred @ w.T).abs().max()))
@@ -127,6 +132,24 @@ def test_the_model_sees_the_keyed_views():
     other = Oracle(model, x, goal, assay.Linf(0.1), **{**options, "seed": 6})
     other.scores(torch.zeros_like(x))
     assert not bool((seen[3].reshape(2, 3, 3) == first[:, 0]).any())
+
+
+def test_no_two_samples_questions_or_draws_share_views():
+    seen = []
+
+    def model(x):
+        seen.append(x.detach().clone())
+        return torch.stack([x.sum(dim=1), -x.sum(dim=1)], dim=1)
+
+    index = torch.tensor([7, 7 + (1 << 32), 7 + (1 << 52), 8])
+    x = torch.full((4, 3), 0.5, dtype=torch.float64)
+    goal = Untargeted(torch.zeros(4, dtype=torch.int64))
+    oracle = Oracle(model, x, goal, assay.Linf(0.1), eot=EOT(Noise(0.01), draws=5), index=index)
+    for question in (0, 1, 1 << 20, 1 << 32):
+        oracle._asking._numbers.fill_(question)
+        oracle.scores(torch.zeros_like(x))
+    views = torch.cat(seen)
+    assert len(views.flatten().unique()) == views.numel() == 4 * 4 * 5 * 3
 
 
 @pytest.mark.parametrize("eot", [EOT(Noise(0.1), Brightness(0.1), draws=7), EOT(Contrast(0.5), draws=4, share=0.8)])

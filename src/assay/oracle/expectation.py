@@ -22,7 +22,6 @@ from assay.threats import Threat
 from assay.transformations.eot import EOT, MOST_DRAWS
 
 _Look = Callable[[Tensor, Keyed, Tensor], Answers]  # the answers to views of moved inputs, and which moves these are of
-_BITS_QUESTION, _BITS_DRAW = 20, (MOST_DRAWS - 1).bit_length()  # of a 64-bit key; sample numbers have the rest
 
 
 @final
@@ -127,27 +126,28 @@ class Expectation(Questions):
 
     def _mean(self, case: Case, moved: Tensor, look: _Look) -> Answers:
         """What all draws answer: means, and a verdict."""
-        keys = _keys(self._index[case.place], case.number, self._eot.draws)
-        return self._over(moved, case.goal, case.place, keys, self._seeds[0], look)
+        streams = _streams(case.number, self._eot.draws)
+        return self._over(moved, case.goal, case.place, streams, self._seeds[0], look)
 
     def _second(self, moved: Tensor, goal: Goal, threat: Threat, place: Tensor) -> Verdict:
         """What draws say that are the same for every move of a sample."""
-        keys = _keys(self._index[place], torch.zeros_like(place), self._eot.confirming)
+        streams = _streams(torch.zeros_like(place), self._eot.confirming)
         with torch.no_grad():
-            answers = self._over(moved, goal, place, keys, self._seeds[1], self._look(threat))
+            answers = self._over(moved, goal, place, streams, self._seeds[1], self._look(threat))
         verdict: Verdict = answers["verdict"]
         return verdict
 
-    def _over(self, moved: Tensor, goal: Goal, place: Tensor, keys: Tensor, seed: int, look: _Look) -> Answers:
-        """Look at as many draws at once as a micro-batch holds, for keys `(n, draws)`."""
-        n, draws = keys.shape
+    def _over(self, moved: Tensor, goal: Goal, place: Tensor, streams: Tensor, seed: int, look: _Look) -> Answers:
+        """Look at as many draws at once as a micro-batch holds, one for each of the samples' streams `(n, draws)`."""
+        n, draws = streams.shape
         at_once = max(1, self._micro_batch.rows // n)
         sums: Answers = {}
         wins, decided = [], []
         for start in range(0, draws, at_once):
-            some = keys[:, start : start + at_once]
+            some = streams[:, start : start + at_once]
             each = torch.arange(n, device=moved.device).repeat_interleave(some.shape[1])
-            found = look(moved[each], Keyed(seed, some.flatten(), dtype=self._dtype), each)
+            rng = Keyed(seed, self._index[place[each]], dtype=self._dtype, stream=some.flatten())
+            found = look(moved[each], rng, each)
             output = _usable(found["output"])
             verdicts.check_output(output, place[each])
             aim = goal.at(each)
@@ -162,11 +162,9 @@ class Expectation(Questions):
         return {**means, "verdict": verdict}
 
 
-def _keys(index: Tensor, number: Tensor, draws: int) -> Tensor:
-    """A stream number for each draw of a question about each sample, `(n, draws)`."""
-    question = number & ((1 << _BITS_QUESTION) - 1)
-    first = (index << (_BITS_QUESTION + _BITS_DRAW)) | (question << _BITS_DRAW)
-    return first[:, None] + torch.arange(draws, device=index.device)
+def _streams(number: Tensor, draws: int) -> Tensor:
+    """A stream of its own for each draw of each question about a sample, `(n, draws)`."""
+    return (number * MOST_DRAWS)[:, None] + torch.arange(draws, device=number.device)
 
 
 def _added(total: Tensor | None, value: Tensor, n: int) -> Tensor:
