@@ -44,8 +44,10 @@ class Calls(Expression):
         names: Mapping[str, object] | None = None,
         threat: Threat | None = None,
         short: bool = False,
+        default: bool = False,
     ) -> None:
         text = text.strip()
+        self.default = default  # the text is a default: settings may replace what it says
         self.names = names or {}
         self.threat = threat
         match = _SHORT.fullmatch(text) if short else None
@@ -135,20 +137,19 @@ class Calls(Expression):
             if name.startswith(_INNER) and entry.inner:
                 continue
             self._known(entry, name, signature, node)
-            if name in keywords:
+            if name in keywords and not self.default:
                 raise self.error(f"{name!r} is given here and as a setting", node)
             keywords[name] = given
         if entry.inner and "attack" not in keywords:
-            keywords["attack"] = Calls(entry.inner, names=self.names, threat=self.threat, short=True).read(
-                settings=inner
-            )
+            reader = Calls(entry.inner, names=self.names, threat=self.threat, short=True, default=True)
+            keywords["attack"] = reader.read(settings=inner)
         elif inner:
             raise self.error("the inner attack is written out: put its settings there", node)
 
     def _add_threat(
         self, node: ast.Call, entry: registry.Entry, signature: inspect.Signature, keywords: dict[str, Any]
     ) -> None:
-        if self.threat is None or entry.kind != "attack" or "threat" not in signature.parameters:
+        if self.threat is None or entry.kind not in ("attack", "recipe") or "threat" not in signature.parameters:
             return
         own = keywords.setdefault("threat", self.threat)
         if own is not self.threat and repr(own) != repr(self.threat):

@@ -9,7 +9,46 @@ def _entry(kind: Kind, module: str, name: str, summary: str, paper: str = "") ->
     return Entry(name=name, kind=kind, target=f"assay.{module}:{name}", summary=summary, paper=paper)
 
 
-RECIPES: tuple[Entry, ...] = ()
+def _recipe(name: str, summary: str, paper: str = "", inner: str = "", aliases: tuple[str, ...] = ()) -> Entry:
+    """A recipe; `inner` is its attack when none is named."""
+    return Entry(
+        name=name,
+        kind="recipe",
+        target=f"assay.training.recipes:{name}",
+        summary=summary,
+        paper=paper,
+        inner=inner,
+        aliases=aliases,
+    )
+
+
+_PGD_10 = "PGD(steps=10, rel_step=0.25)"
+
+RECIPES: tuple[Entry, ...] = (
+    _recipe("Standard", "cross-entropy on clean inputs"),
+    _recipe(
+        "AdversarialTraining",
+        "cross-entropy on the inputs that an attack finds",
+        "Madry et al. 2018, https://arxiv.org/abs/1706.06083",
+        inner=_PGD_10,
+        aliases=("at",),
+    ),
+    _recipe(
+        "PGDAT",
+        "adversarial training with PGD from a random start",
+        "Madry et al. 2018, https://arxiv.org/abs/1706.06083",
+    ),
+    _recipe(
+        "FGSMAT",
+        "adversarial training with one full step from the clean input",
+        "Goodfellow et al. 2015, https://arxiv.org/abs/1412.6572",
+    ),
+    _recipe(
+        "FastAT",
+        "adversarial training with one step of 1.25 eps from a random start",
+        "Wong et al. 2020, https://arxiv.org/abs/2001.03994",
+    ),
+)
 
 NETWORKS: tuple[Entry, ...] = (
     _entry("network", "models.networks", "FashionCNN", "two convolutions and two linear layers for 1x28x28 images"),

@@ -1,0 +1,1 @@
+"""Training for robustness: recipes, and the one loop that drives them."""

@@ -1,0 +1,148 @@
+"""The interface of training recipes: what one step makes of a batch, before and in its loss."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeAlias, cast, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from assay.attacks import Attack
+from assay.goals import Goal, Untargeted
+from assay.threats import Threat
+from assay.training.goals import SoftLabels
+
+Views: TypeAlias = dict[str, Tensor]  # what `prepare` made of a batch, held fixed while the loss is taken
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """One batch of a training step and everything that a recipe may depend on.
+
+    Args:
+        x: augmented inputs, `(b, *shape)`.
+        y: labels, `(b,)` int64; of mixed inputs the label of the larger part.
+        index: the samples' own numbers, `(b,)` int64.
+        seed: key of the step's random draws.
+        epoch: epochs done so far, with the fraction of this one.
+        targets: probabilities to learn in place of `y`, `(b, classes)`, where inputs were mixed.
+        label_smoothing: share of each target that is spread over all classes.
+        eps_share: share of the threat's budget that is in force while it warms up.
+        memory: tensors that a recipe carries from step to step (`(b, ...)` each); saved in checkpoints.
+
+    Shapes:
+        All tensors lie on the device of the model.
+    """
+
+    x: Tensor
+    y: Tensor
+    index: Tensor
+    seed: int = 0
+    epoch: float = 0.0
+    targets: Tensor | None = None
+    label_smoothing: float = 0.0
+    eps_share: float = 1.0
+    memory: dict[str, Tensor] = field(default_factory=dict)
+
+    def cross_entropy(self, logits: Tensor, *, reduction: str = "mean") -> Tensor:
+        """Cross-entropy with the labels, mixed and smoothed as the batch says; a mean, or one value per sample."""
+        wanted = self.y if self.targets is None else self.targets
+        return F.cross_entropy(logits, wanted, reduction=reduction, label_smoothing=self.label_smoothing)
+
+    def goal(self) -> Goal:
+        """What an attack on this batch works against: the labels, or the mixed targets."""
+        return Untargeted(self.y) if self.targets is None else SoftLabels(self.targets)
+
+    def perturb(
+        self, model: nn.Module, attack: Attack, goal: Goal | None = None, *, train_mode: bool = False
+    ) -> Tensor:
+        """Inputs moved by an attack whose eps has warmed up as far as this step has; detached.
+
+        Args:
+            model: the network in training; its parameters' gradients and its mode are left as they are.
+            attack: the search.
+            goal: what it works for; `goal()` when None.
+            train_mode: run the attack's passes in train mode, where they move the statistics of batch norm.
+        """
+        with mode(model, train=train_mode):
+            return warmed(attack, self.eps_share).perturb(
+                model, self.x, self.goal() if goal is None else goal, seed=self.seed, index=self.index
+            )
+
+
+class Recipe(ABC):
+    """What a training step minimises. Subclasses are frozen dataclasses.
+
+    One step is: `views = prepare(model, batch)`, the search for adversarial inputs, which moves no parameter;
+    `loss(model, batch, views)`, a scalar whose gradient is the step, taken within `around(...)`; then `after(...)`.
+
+    Attributes:
+        replays: how often each batch is used in turn, each time with a step of the optimizer.
+    """
+
+    replays: int = 1
+
+    @property
+    def threat(self) -> Threat | None:
+        """What the recipe defends against; None where it defends against nothing in particular."""
+        attack: Attack | None = getattr(self, "attack", None)
+        return None if attack is None else attack.threat
+
+    def prepare(self, model: nn.Module, batch: Batch) -> Views:
+        """The adversarial inputs of a step; nothing by default."""
+        del model, batch
+        return {}
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: Batch, views: Views) -> Tensor:
+        """The loss of a step, a scalar: the mean over the batch, with its graph."""
+
+    def around(self, model: nn.Module, batch: Batch, views: Views) -> Any:
+        """A context in which the loss, its gradient and the step are taken, such as moved weights; empty by default."""
+        del model, batch, views
+        return nullcontext()
+
+    def after(self, model: nn.Module, batch: Batch, views: Views) -> None:
+        """What is left to do once the gradients are known; nothing by default."""
+        del model, batch, views
+
+
+def warmed(attack: Attack, share: float) -> Attack:
+    """The same attack with this share of its eps."""
+    if share == 1.0:
+        return attack
+    eps = attack.threat.eps
+    own: Any = attack  # a frozen dataclass: every attack is one
+    if not any(each.name == "threat" for each in fields(own)):  # a wrapper has that of its inner attack
+        return cast("Attack", replace(own, attack=warmed(own.attack, share)))
+    return cast("Attack", replace(own, threat=attack.threat.with_eps(None if eps is None else eps * share)))
+
+
+@contextmanager
+def mode(model: nn.Module, *, train: bool) -> Iterator[None]:
+    """All submodules in train or eval mode; each one's own flag afterwards."""
+    flags = [(module, module.training) for module in model.modules()]
+    model.train(train)
+    try:
+        yield
+    finally:
+        for module, flag in flags:
+            module.training = flag
+
+
+@contextmanager
+def kept_buffers(model: nn.Module) -> Iterator[None]:
+    """Buffers, such as the statistics of batch norm, as they were before."""
+    saved = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, before in saved:
+                buffer.copy_(before)
