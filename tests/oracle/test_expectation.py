@@ -249,6 +249,36 @@ def test_moves_that_were_only_lucky_are_no_successes():
     assert oracle.record.forwards.tolist() == [3 + 8 + 8]
 
 
+def test_of_several_lucky_candidates_the_smallest_that_stands_counts():
+    x, y = torch.full((2, 2), 0.5, dtype=torch.float64), torch.zeros(2, dtype=torch.int64)
+    moves = torch.tensor([0.06, 0.02, 0.04, 0.01], dtype=torch.float64)[None, :, None].expand(2, 4, 2)
+    asked = [
+        1,
+        1,
+        1,
+        1,
+        1,
+        1,
+        0,
+        0,
+        *[1, 1, 1, 1, 0, 0, 0, 0],
+    ]  # three candidates win of the first sample, two of the other
+    turns = ([0, 0, 1, 1], [1, 1])  # the smallest of both; then the first sample's next
+    oracle = Oracle(Scripted(asked, *turns), x, Untargeted(y), assay.Linf(0.1), eot=EOT(draws=2))
+    oracle.scores(moves)
+    assert oracle.record.success.tolist() == [True, True]
+    assert oracle.record.distance.tolist() == pytest.approx([0.04, 0.02])
+    assert torch.allclose(oracle.record.x_adv[:, 0], torch.tensor([0.54, 0.52], dtype=torch.float64))
+    assert oracle.record.forwards.tolist() == [8 + 4, 8 + 2]
+
+    script = Scripted([1] * 16, [0, 0, 0, 0], [0, 0, 0, 0])
+    oracle = Oracle(script, x, Untargeted(y), assay.Linf(0.1), eot=EOT(draws=2), max_queries=12)
+    oracle.scores(moves)
+    assert not script.script  # two tries are what the budget holds
+    assert oracle.record.forwards.tolist() == [12, 12]
+    assert not bool(oracle.record.success.any())
+
+
 def test_the_second_judgement_uses_the_same_views_for_every_move():
     seen = []
 
@@ -262,6 +292,7 @@ def test_the_second_judgement_uses_the_same_views_for_every_move():
         oracle.scores(torch.full_like(x, size))
     first, confirmed, later, again = seen
     assert torch.allclose(confirmed - 0.3, again - 0.2)
+    assert not bool(torch.isclose(first, confirmed).any())  # nor are they those of any question
     assert not torch.allclose(first - 0.3, later - 0.2)
     assert oracle.record.forwards.tolist() == [12]
 

@@ -95,6 +95,7 @@ class Referee:
         *,
         backwards: int,
         first: bool,
+        judged: bool,
     ) -> None:
         """Count the passes and judge the answers to moves of the samples `row`; the first are clean inputs."""
         place, record = self.place(row), self.record
@@ -105,7 +106,8 @@ class Referee:
         verdicts.check_output(output, row)
         if first:
             self.begin(row, output, verdict)
-        self.judge(row, theta, moved, output, verdict, first=first)
+        if judged:
+            self.judge(row, theta, moved, output, verdict, first=first)
         if self._max_queries is not None:
             record.active.logical_and_(record.forwards <= self._max_queries - self._draws)
 
@@ -148,12 +150,10 @@ class Referee:
         if self._limit is not None:
             better &= size <= self._limit[rows]
         hit, rows, size = hit[better], rows[better], size[better]
-        if len(hit) > 1:
-            keep = _smallest(rows, size)
-            hit, rows, size = hit[keep], rows[keep], size[keep]
-        if self._second is not None and len(hit):
-            keep = self._confirmed(self._second, rows, moved[hit], first=first)
-            hit, rows, size = hit[keep], rows[keep], size[keep]
+        keep = _smallest(rows, size) if len(hit) > 1 else torch.arange(len(hit), device=hit.device)
+        if self._second is not None:
+            keep = self._first_confirmed(self._second, rows, size, moved[hit], keep, first=first)
+        hit, rows, size = hit[keep], rows[keep], size[keep]
         place = self.place(rows)
         record.success[place] = True
         record.distance[place] = size
@@ -165,6 +165,29 @@ class Referee:
         else:
             record.prediction[place] = verdict.decision[hit]
         record.active[place] = size > 0 if self._limit is None else False
+
+    def _first_confirmed(
+        self, second: Second, rows: Tensor, size: Tensor, moved: Tensor, keep: Tensor, *, first: bool
+    ) -> Tensor:
+        """Of each sample's successes the smallest that stands up to a second judgement, as indices.
+
+        Args:
+            second: the judgement, made of a sample's successes one by one, until one stands.
+            rows: the samples of the successes.
+            size: their sizes.
+            moved: their moved inputs.
+            keep: the smallest success of each sample, as indices.
+            first: whether they are clean inputs.
+        """
+        left = torch.arange(len(rows), device=rows.device)
+        found = []
+        while len(keep):
+            stands = self._confirmed(second, rows[keep], moved[keep], first=first)
+            found.append(keep[stands])
+            untried = torch.isin(left, keep, invert=True) & ~torch.isin(rows[left], rows[keep[stands]])
+            left = left[untried]
+            keep = left[_smallest(rows[left], size[left])] if len(left) else left
+        return torch.cat(found) if found else keep
 
     def _confirmed(self, second: Second, rows: Tensor, moved: Tensor, *, first: bool) -> Tensor:
         """Which of these successes stand up to a second judgement, as indices; it is counted like any question."""

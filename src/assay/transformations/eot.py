@@ -27,8 +27,8 @@ class EOT:
     Every question about a sample has draws of its own; candidates within one question share them. A move counts as a
     success when the goal is reached in at least `share` of its draws, and again in at least that share of `confirm`
     others. A search asks about hundreds of moves, and with the first condition alone the luckiest draws would win; the
-    others are the same for all moves of a sample. The clean input is judged in the same way: it is wrong at once when
-    that share of its draws is.
+    others are the same for all moves of a sample. Of several candidates in one question the smallest that passes both
+    counts. The clean input is judged in the same way: it is wrong at once when that share of its draws is.
 
     A model that is random itself needs no transformations: `EOT(draws=30)` asks it thirty times. Its own randomness is
     then not keyed, so that results repeat only as far as the model's do.
