@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import ClassVar, final
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from assay.attacks.base import Attack, best_of
 from assay.attacks.memory import carried
+from assay.attacks.transferable import Gradients, Transferable
 from assay.errors import SettingError
 from assay.goals import Goal
 from assay.losses import Loss, resolve
@@ -34,6 +35,10 @@ class PGD(Attack):
     is judged as well. It costs a forward pass each time and saves the steps towards it: on a network without defense
     a quarter to more than half of the gradients. The search itself goes on unchanged.
 
+    The last settings make moves that work on other models, too (`Transfer`), and cost gradients: `scales` times
+    `neighbours + 1` in each step. What a model answers to views (`diverse`, `scales`) judges nothing, so that a sample
+    is then decided by the far points and the last one.
+
     Args:
         threat: which moves are allowed; it needs a budget eps.
         steps: gradient steps of each run.
@@ -43,13 +48,19 @@ class PGD(Attack):
         momentum: decay mu of the accumulated gradient; 0 for none, the threat's own (`L0`: 0.9, else 0) when None.
         loss: "ce", "margin", "dlr", a callable, or None for the goal's own (cross-entropy).
         look_ahead: judge the far points too.
+        nesterov: take gradients where the running sum would lead, as `NIFGSM` does.
+        diverse: probability of a view that is resized and padded, as for `DIFGSM`; 0 for none.
+        scales: average over so many ever darker copies, as `SINIFGSM` does.
+        neighbours: moves nearby that tune the gradient's variance, as for `VMIFGSM`; 0 for none.
+        reach: how far away these are, as a multiple of eps.
+        kernel_radius: pixels to every side over which gradients are smoothed, as for `TIFGSM`; 0 for none.
 
     Shapes:
-        x `(b, *shape)` of any shape with a batch dimension.
+        x `(b, *shape)` of any shape with a batch dimension; images or signals for `diverse` and `kernel_radius`.
 
     Raises:
         SettingError: a setting is out of range.
-        ThreatError: the threat has no budget.
+        ThreatError: the threat has no budget, or moves that cannot be smoothed.
 
     Deviations:
         The paper's step is absolute (0.01 at eps 0.3 and 40 steps); here it is a share of eps, and its default reaches
@@ -78,6 +89,12 @@ class PGD(Attack):
     momentum: float | None = None
     loss: str | Loss | None = None
     look_ahead: bool = True
+    nesterov: bool = False
+    diverse: float = 0.0
+    scales: int = 1
+    neighbours: int = 0
+    reach: float = 1.5
+    kernel_radius: int = 0
 
     access: ClassVar[Access] = Access.GRADIENTS
 
@@ -94,6 +111,11 @@ class PGD(Attack):
             raise SettingError(f"momentum must not be negative; got {self.momentum}.")
         need_budget(self.threat, type(self).__name__)
         resolve(self.loss)
+        self._transferable.check(self.threat)
+
+    @property
+    def _transferable(self) -> Transferable:
+        return Transferable(**{each.name: getattr(self, each.name) for each in fields(Transferable)})
 
     def run(self, oracle: Oracle, x: Tensor, goal: Goal, rng: Keyed) -> Tensor:
         """Restarts of `_climb`."""
@@ -105,8 +127,12 @@ class PGD(Attack):
         theta = self.threat.start(x, rng) if self.random_start else self.threat.identity(x)
         momentum = self.threat.memory if self.momentum is None else self.momentum
         loss, direction = resolve(self.loss), torch.zeros_like(theta)
+        other = None if self._transferable.plain else Gradients(self._transferable, oracle, x, self.threat, loss, rng)
         for taken in range(self.steps):
-            _, grad, _ = oracle.gradient(theta, loss)
+            if other is None:
+                _, grad, _ = oracle.gradient(theta, loss)
+            else:
+                grad = other.at(theta, direction, momentum * step)
             direction = carried(direction, grad, momentum)
             if self.look_ahead and oracle.referee and taken & (taken + 1) == 0:
                 oracle.judge(self.threat.project(x, self.threat.ascend(x, theta, direction, 2 * eps)))

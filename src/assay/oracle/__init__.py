@@ -8,5 +8,6 @@ the threat, does the output reach the goal, is it smaller than the best so far. 
 from assay.oracle.access import Access, granted_access
 from assay.oracle.oracle import Oracle
 from assay.oracle.record import Record
+from assay.oracle.view import View
 
-__all__ = ["Access", "Oracle", "Record", "granted_access"]
+__all__ = ["Access", "Oracle", "Record", "View", "granted_access"]

@@ -29,7 +29,8 @@ class Asking:
         questions: how answers come about.
         referee: who judges every answer.
         micro_batch: rows per model call.
-        strict: False for training: every row is asked about in one call, whatever is known of it.
+        strict: False for training: every row is asked about, whatever is known of it.
+        packed: whether questions go to the model in micro-batches; in one call each when False.
     """
 
     def __init__(
@@ -42,10 +43,11 @@ class Asking:
         referee: Referee,
         micro_batch: MicroBatch,
         strict: bool,
+        packed: bool,
     ) -> None:
         self.x, self.guide, self.threat, self.referee = x, guide, threat, referee
         self.micro_batch = micro_batch
-        self._draws, self._numbered, self._strict = questions.draws, questions.numbered, strict
+        self._draws, self._numbered, self._strict, self._packed = questions.draws, questions.numbered, strict, packed
         self._numbers = torch.zeros(len(x), dtype=torch.int64, device=x.device)  # questions asked, of the whole batch
         self._move_ndim = threat.identity(x[:1]).ndim
         self._kind: dict[str, Tensor] = {}  # an empty answer of the model, for when nobody is asked; shared by views
@@ -74,6 +76,7 @@ class Asking:
         first: bool = False,
         several: int = 0,
         extra: Tensor | None = None,
+        judged: bool = True,
     ) -> Answers:
         """Put a question about the rows that still matter; return its answers in the logical batch's shape.
 
@@ -86,6 +89,7 @@ class Asking:
             first: the moves are those that change nothing, and their decisions are noted.
             several: gradients in an answer, where it holds more than one.
             extra: what the question needs to know about each sample, `(b, ...)`.
+            judged: whether the answers are those to the moves, and decide samples.
         """
         candidates = theta.ndim > self._move_ndim
         k = theta.shape[1] if candidates else 1
@@ -95,19 +99,19 @@ class Asking:
         answers: Answers = {}
         done, total = 0, len(flat) if pairs is None else len(pairs)
         while done < total:
-            end = min(done + max(1, self.micro_batch.rows // self._draws), total) if self._strict else total
+            end = min(done + max(1, self.micro_batch.rows // self._draws), total) if self._packed else total
             part = Part.of(pairs, done, end, k, self.x)
             try:
                 found = question(self._case(part, flat, extra))
             except RuntimeError as error:
                 sent = min(len(part) * self._draws, self.micro_batch.rows)
-                if not self._strict or not out_of_memory(error) or sent == 1:
+                if not self._packed or not out_of_memory(error) or sent == 1:
                     raise
                 found = None
             if found is None:  # outside the except clause, so that the failed call's tensors are free
                 self.micro_batch.shrink(sent // 2)
                 continue
-            self._tell(part, flat[part.move], found, backwards=backwards, decide=decide, first=first)
+            self._tell(part, flat[part.move], found, backwards=backwards, decide=decide, first=first, judged=judged)
             part.scatter(answers, found, len(flat))
             done = end
         self._advance(pairs, k)
@@ -115,12 +119,15 @@ class Asking:
             answers = self._nothing(theta, decide, several)
         return {name: shaped(value, shape) for name, value in answers.items()}
 
-    def _tell(self, part: Part, theta: Tensor, found: Answers, *, backwards: int, decide: bool, first: bool) -> None:
+    def _tell(
+        self, part: Part, theta: Tensor, found: Answers, *, backwards: int, decide: bool, first: bool, judged: bool
+    ) -> None:
         """Tell the referee what the model answered; leave what the attack gets to see."""
         moved, verdict, output = found.pop("moved"), found.pop("verdict", None), found["output"]
         if self._strict:
-            self.referee.account(part.rows, theta, moved, output, verdict, backwards=backwards, first=first)
-        elif self.referee.judging:
+            told = (part.rows, theta, moved, output, verdict)
+            self.referee.account(*told, backwards=backwards, first=first, judged=judged)
+        elif judged and self.referee.judging:
             self.referee.judge(part.rows, theta, moved, output, verdict)
         if not decide:
             self.learn(output)

@@ -19,10 +19,11 @@ from assay.oracle.asking import Asking
 from assay.oracle.expectation import Expectation
 from assay.oracle.gradients import each_class
 from assay.oracle.memory import MicroBatch
-from assay.oracle.questions import Direct, Questions
+from assay.oracle.questions import Direct, Question, Questions
 from assay.oracle.record import Record
 from assay.oracle.referee import Referee
 from assay.oracle.verdicts import check_output
+from assay.oracle.view import View
 from assay.threats import Threat
 from assay.transformations import EOT
 
@@ -44,6 +45,8 @@ class Oracle:
         max_queries: model evaluations allowed per sample, all together.
         micro_batch: rows per model call; None finds it (start large, halve when memory runs out, remember).
         referee: False for training: nothing is judged, counted or stopped.
+        packed: without a referee, put questions to the model in micro-batches all the same; a model in train mode has
+            to see the whole batch at once.
         eot: ask about random views of every moved input and take means, as `EOT` describes.
         seed: key of these views.
         index: the samples' own numbers for them, `(b,)`; their place in this batch when None.
@@ -65,6 +68,7 @@ class Oracle:
         max_queries: int | None = None,
         micro_batch: int | None = None,
         referee: bool = True,
+        packed: bool = False,
         eot: EOT | None = None,
         seed: int = 0,
         index: Tensor | None = None,
@@ -115,6 +119,7 @@ class Oracle:
             referee=self._referee,
             micro_batch=rows,
             strict=referee,
+            packed=referee or packed,
         )
         self._clean: Any = None
 
@@ -172,7 +177,7 @@ class Oracle:
         return self._asking.ask(theta, rows, self._questions.output)["output"]
 
     def gradient(
-        self, theta: Tensor, loss: Loss | None = None, rows: Tensor | None = None
+        self, theta: Tensor, loss: Loss | None = None, rows: Tensor | None = None, *, view: View | None = None
     ) -> tuple[Tensor, Tensor, Any]:
         """Loss, its gradient with respect to the move, and the model's raw output.
 
@@ -180,6 +185,7 @@ class Oracle:
             theta: moves, `(b, *m)` or `(b, k, *m)`.
             loss: `(output, goal) -> (b,)`, higher is nearer the goal; the guide's own when None.
             rows: bool mask of the samples to ask about.
+            view: what the model shall see in place of the moved inputs; its answers lead, and judge nothing.
 
         Returns:
             Values `(b,)` or `(b, k)`, gradients shaped like theta, and the output.
@@ -188,9 +194,12 @@ class Oracle:
             ModelError: no gradient reaches the input.
         """
         self._need(Access.GRADIENTS)
-
-        question = partial(self._questions.gradient, loss=loss)
-        answer = self._asking.ask(theta, rows, question, backwards=1)
+        question: Question = partial(self._questions.gradient, loss=loss)
+        if view is None:
+            answer = self._asking.ask(theta, rows, question, backwards=1)
+        else:
+            shown = view.question(question)
+            answer = self._asking.ask(theta, rows, shown, backwards=1, extra=view.drawn, judged=False)
         return answer["value"], answer["grad"], answer["output"]
 
     def value(self, theta: Tensor, loss: Loss | None = None, rows: Tensor | None = None) -> Tensor:
