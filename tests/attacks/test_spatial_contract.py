@@ -6,11 +6,13 @@ import pytest
 import torch
 
 from assay import registry
-from assay.errors import AccessError
+from assay.attacks import PGD
+from assay.errors import AccessError, ThreatError
 from assay.goals import Targeted, Untargeted
 from assay.oracle import Access
 from assay.testing import Counting
 from assay.testing.models import Gradientless, curved
+from assay.threats import Combined, Flow, Linf, Recolor, Rotation
 
 EPS = {"flow": 0.5, "rotation": 40.0, "translation": 2.0}
 QUICK: dict[str, dict[str, object]] = {
@@ -38,6 +40,13 @@ def setting(n=6, bounds=(0.0, 1.0)):
     x = torch.rand(n, 2, 5, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * (high - low) + low
     model = curved(60, 4, bounds)
     return model, x, model(x).argmax(1).detach()
+
+
+@pytest.mark.parametrize("threat", [Flow(0.1), Rotation(9), Recolor(0.1), Combined(Linf(0.1), Flow(0.1))], ids=repr)
+def test_messages_do_not_name_another_batch_than_the_users(threat):
+    x = torch.rand(7, 30)
+    with pytest.raises(ThreatError, match=r"inputs (of|have the) shape \(b, 30\)"):
+        PGD(threat=threat)(torch.nn.Linear(30, 3), x, torch.zeros(7, dtype=torch.int64))
 
 
 @every_pair

@@ -245,7 +245,9 @@ def test_mistakes_are_named():
         PGD(threat=Patch(0.25, location=(3, 3)))(model, x, y)
     with pytest.raises(ThreatError, match="the inputs are"):
         PGD(threat=Patch(mask=torch.ones(3, 3)))(model, x, y)
-    with pytest.raises(ThreatError, match="have no pixels"):
+    with pytest.raises(ThreatError, match="masks for 3 samples, and 1 inputs"):
+        PGD(threat=Patch(mask=torch.ones(3, 4, 4)))(model, x, y)
+    with pytest.raises(ThreatError, match=r"shape \(b, 16\) have no pixels"):
         PGD(threat=Patch(0.1))(model, torch.zeros(1, 16), y)
     with pytest.raises(ThreatError, match="needs a budget"):
         PGD(threat=Patch())

@@ -107,7 +107,7 @@ def test_samples_do_not_depend_on_their_batch():
 
 
 def test_mistakes():
-    with pytest.raises(ThreatError, match=r"Flow moves the pixels of images.*\(2, 5\)"):
+    with pytest.raises(ThreatError, match=r"Flow moves the pixels of images.*\(b, 5\)"):
         check_images(torch.zeros(2, 5), "Flow")
     with pytest.raises(ThreatError, match="padding must be one of 'zeros', 'border', 'reflection'; got 'black'"):
         check_padding("black")

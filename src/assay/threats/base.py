@@ -159,6 +159,11 @@ class Threat(ABC):
         """By how much rounding in x's dtype may let the measured size of an allowed move exceed eps."""
 
 
+def shown(x: Tensor) -> str:
+    """The shape of inputs as messages tell it, which are often checked on one of them: `(b, 3, 32, 32)`."""
+    return f"({', '.join(['b', *map(str, x.shape[1:])])})"
+
+
 def need_budget(threat: Threat, who: str) -> None:
     """Hold that this is a threat with a budget.
 

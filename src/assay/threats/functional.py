@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from assay.errors import ThreatError
 from assay.rng import Keyed
 from assay.threats.additive import HALF, clip, column, widened
-from assay.threats.base import Threat
+from assay.threats.base import Threat, shown
 from assay.threats.colour import SPACES, Name
 
 _TINY = 1e-10  # under the root of the roughness, whose slope at 0 would be infinite
@@ -167,7 +167,7 @@ class Recolor(_ColourMap):
         """
         if x.ndim != 4 or x.shape[1] != 3:
             raise ThreatError(
-                f"Recolor needs colour images, (b, 3, height, width); inputs have the shape {tuple(x.shape)}. "
+                f"Recolor needs colour images, (b, 3, height, width); inputs have the shape {shown(x)}. "
                 "ToneCurve(eps) is for grey ones."
             )
         return super().identity(x)

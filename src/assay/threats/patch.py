@@ -12,6 +12,7 @@ from typing_extensions import Self
 from assay.errors import ThreatError
 from assay.rng import Keyed
 from assay.threats.additive import Additive, column
+from assay.threats.base import shown
 
 
 @final
@@ -179,8 +180,10 @@ class Patch(Additive):
         h, w = _place(x)
         if self.mask is not None:
             mask = self.mask.to(x.device)
-            if mask.shape[-2:] != (h, w) or (mask.ndim == 3 and len(mask) != len(x)):
-                raise ThreatError(f"the mask has shape {tuple(mask.shape)}; the inputs are {tuple(x.shape)}.")
+            if mask.shape[-2:] != (h, w):
+                raise ThreatError(f"the mask has shape {tuple(mask.shape)}; the inputs are {shown(x)}.")
+            if mask.ndim == 3 and len(mask) != len(x):
+                raise ThreatError(f"there are masks for {len(mask)} samples, and {len(x)} inputs.")
             return mask.expand(len(x), h, w)
         if self.location is None or self.eps is None:
             return torch.ones(len(x), h, w, dtype=torch.bool, device=x.device)
@@ -219,9 +222,7 @@ class Patch(Additive):
 def _place(x: Tensor) -> tuple[int, int]:
     """Height and width."""
     if x.ndim < 3:
-        raise ThreatError(
-            f"inputs of shape {tuple(x.shape)} have no pixels: a patch needs (b, channels, height, width)."
-        )
+        raise ThreatError(f"inputs of shape {shown(x)} have no pixels: a patch needs (b, channels, height, width).")
     return x.shape[-2], x.shape[-1]
 
 

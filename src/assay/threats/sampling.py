@@ -11,6 +11,7 @@ from typing_extensions import Self
 
 from assay.errors import ThreatError
 from assay.threats.additive import HALF, clip
+from assay.threats.base import shown
 
 _ROUNDING = 1e-3  # pixels that a place on the border may be outside after sums
 
@@ -26,7 +27,7 @@ def check_images(x: Tensor, who: str) -> None:
     """
     if x.ndim != 4:
         raise ThreatError(
-            f"{who} moves the pixels of images (b, c, height, width); got inputs of shape {tuple(x.shape)}. For others "
+            f"{who} moves the pixels of images (b, c, height, width); got inputs of shape {shown(x)}. For others "
             "use an additive threat such as Linf(8 / 255)."
         )
 
