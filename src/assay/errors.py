@@ -49,3 +49,7 @@ class StoreError(AssayError, RuntimeError):
 
 class MissingExtraError(AssayError, ImportError):
     """An optional package is needed; the message names the extra that brings it."""
+
+
+class TrainingError(AssayError, RuntimeError):
+    """A training run cannot go on; what it reached is kept, and the message says how to continue."""

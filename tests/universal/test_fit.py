@@ -9,10 +9,10 @@ from torch.utils.data import TensorDataset
 
 import assay
 from assay.attacks.deepfool import DeepFool
+from assay.data.parts import shuffled
 from assay.errors import AccessError, InputError, SettingError, ThreatError
 from assay.oracle import Access
 from assay.universal import DeepFoolPasses, StochasticAscent, fit_universal, fitting, split
-from assay.universal.parts import shuffled
 
 METHODS = {"sgd": {"epochs": 20, "batch": 8}, "deepfool": {"delta": 0.01, "passes": 40, "batch": 4, "steps": 3}}
 SHAPE = (1, 3, 3)

@@ -139,15 +139,30 @@ class Data(Dataset[tuple[Tensor, int]]):
         rows = slice(start, min(stop, len(self)))
         if not 0 <= rows.start < rows.stop:
             raise DataError(f"no samples in {start}..{stop} of {self.name}, which has {len(self)}.")
-        index = torch.arange(rows.start, rows.stop) if self.index is None else self.index[rows]
+        return self.gather(rows)
+
+    def gather(self, rows: Tensor | slice) -> tuple[Tensor, Tensor, Tensor]:
+        """Inputs, labels and sample numbers of any positions, in their order.
+
+        Args:
+            rows: positions, one or more; of a slice, tensors are views.
+
+        Shapes:
+            rows `(b,)` int64 -> ``(b, *shape)``, ``(b,)`` int64, ``(b,)`` int64
+
+        Raises:
+            DataError: when one cannot be read, or differs in shape from the others.
+        """
+        places = torch.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
+        index = places if self.index is None else self.index[rows]
         if isinstance(self.x, Tensor):
             return self.x[rows], self._labels()[rows], index
-        pairs = [self[position] for position in range(rows.start, rows.stop)]
-        for offset, (x, _) in enumerate(pairs):
+        pairs = [self[position] for position in places.tolist()]
+        for position, (x, _) in zip(places.tolist(), pairs, strict=True):
             if x.shape != pairs[0][0].shape:
                 raise DataError(
-                    f"{self.name}: sample {start} has shape {tuple(pairs[0][0].shape)}, "
-                    f"sample {start + offset} has {tuple(x.shape)}; bring all to one shape "
+                    f"{self.name}: sample {int(places[0])} has shape {tuple(pairs[0][0].shape)}, "
+                    f"sample {position} has {tuple(x.shape)}; bring all to one shape "
                     "(folder:PATH?size=224&mode=rgb resizes and converts images)."
                 )
         return torch.stack([x for x, _ in pairs]), torch.tensor([y for _, y in pairs]), index

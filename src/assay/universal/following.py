@@ -13,6 +13,7 @@ from torch import Tensor
 
 from assay.attacks.base import evaluating
 from assay.data import Data
+from assay.data.parts import chunk
 from assay.errors import AccessError, SettingError
 from assay.evaluation import prepare
 from assay.evaluation.chunks import placement
@@ -20,7 +21,6 @@ from assay.oracle import Access, granted_access
 from assay.threats import Threat
 from assay.universal.fitted import Fitted
 from assay.universal.method import Method, Task
-from assay.universal.parts import chunk
 from assay.universal.rates import clean_oracle
 
 F = TypeVar("F", bound=Fitted)

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from assay.data import Data
+from assay.data.parts import chunk, part, shuffled
 from assay.errors import SettingError
 from assay.goals import Targeted, Untargeted
 from assay.oracle import Access, Oracle
 from assay.rng import derive
 from assay.threats import Threat
-from assay.universal.parts import chunk, part, shuffled
 
 
 @final

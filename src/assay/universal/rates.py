@@ -11,6 +11,7 @@ from torch import Tensor
 
 from assay.attacks.base import evaluating
 from assay.data import Data
+from assay.data.parts import chunk
 from assay.errors import InputError
 from assay.evaluation.chunks import placement
 from assay.evaluation.stats import wilson
@@ -18,7 +19,6 @@ from assay.goals import Untargeted
 from assay.inputs import check_inputs
 from assay.oracle import Oracle, granted_access
 from assay.threats import Threat
-from assay.universal.parts import chunk
 
 
 class Rate(NamedTuple):

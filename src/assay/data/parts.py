@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset
 
-from assay.data import Data
+from assay.data.dataset import Data
 from assay.errors import SettingError
 from assay.rng import Keyed, derive
 

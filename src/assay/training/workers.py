@@ -1,0 +1,134 @@
+"""The processes and devices that train one model together: the only file that knows Lightning Fabric.
+
+Every process holds the whole model. Gradients are averaged over the processes by one all-reduce after the backward pass,
+together with the statistics of batch norm, and not by hooks inside it: adversarial recipes run the network many times a
+step and differentiate some of these passes twice, which such hooks do not allow.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from typing import Any, Literal, TypeAlias, cast, final
+
+import torch
+from torch import Tensor, nn
+
+from assay.errors import SettingError, TrainingError
+
+Precision: TypeAlias = Literal["32-true", "bf16-mixed", "64-true"]
+PRECISIONS: tuple[Precision, ...] = ("32-true", "bf16-mixed", "64-true")
+
+
+@final
+class Workers:
+    """This process among those that train, its device and its precision.
+
+    Args:
+        device: "cpu", "cuda", or None for CUDA where there is some. Under torchrun each process has a card of its own.
+        precision: "32-true", "bf16-mixed" or "64-true". Half precision without bfloat16's range ("16-mixed") is not
+            offered: the input gradients that attacks follow vanish in it.
+
+    Raises:
+        SettingError: the precision is none of these.
+        TrainingError: the processes of the run did not find each other.
+    """
+
+    def __init__(self, device: str | None = None, precision: str = "32-true") -> None:
+        if precision not in PRECISIONS:
+            raise SettingError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}.")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the import, and of what Fabric thinks of this machine
+            logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+            logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+            from lightning_fabric import Fabric
+
+            local, world = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), int(os.environ.get("WORLD_SIZE", "1"))
+            kind = (device or ("cuda" if torch.cuda.is_available() else "cpu")).partition(":")[0]
+            self._fabric: Any = Fabric(
+                accelerator=kind,
+                devices=local,
+                num_nodes=max(1, world // local),
+                strategy="ddp" if world > 1 else "auto",
+                precision=cast("Any", precision),
+            )
+            try:
+                self._fabric.launch()
+            except Exception as error:
+                raise TrainingError(
+                    f"the {world} processes of this run did not find each other ({error}). Start them with torchrun, "
+                    "or with --devices."
+                ) from error
+        self.device: torch.device = self._fabric.device
+        self.rank: int = self._fabric.global_rank
+        self.world: int = self._fabric.world_size
+        self.dtype = torch.float64 if precision == "64-true" else torch.float32
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """A context in which the network runs at the precision that was asked for."""
+        return cast("AbstractContextManager[Any]", self._fabric.autocast())
+
+    def average(self, model: nn.Module) -> None:
+        """Average gradients and floating-point buffers over all processes, in place."""
+        if self.world == 1:
+            return
+        grads = [p.grad for p in model.parameters() if p.grad is not None]
+        self._average_all([*grads, *(b for b in model.buffers() if b.is_floating_point())])
+
+    def _average_all(self, tensors: list[Tensor]) -> None:
+        for dtype in {tensor.dtype for tensor in tensors}:
+            own = [tensor for tensor in tensors if tensor.dtype == dtype]
+            flat = torch.cat([tensor.reshape(-1) for tensor in own])
+            flat = self._fabric.all_reduce(flat, reduce_op="mean")
+            for tensor, part in zip(own, flat.split([tensor.numel() for tensor in own]), strict=True):
+                tensor.copy_(part.view_as(tensor))
+
+    def same_start(self, model: nn.Module) -> None:
+        """Give every process the weights and buffers of the first."""
+        if self.world > 1:
+            for tensor in (*model.parameters(), *model.buffers()):
+                tensor.data.copy_(self._fabric.broadcast(tensor.data, src=0))
+
+    def total(self, *counts: float) -> list[float]:
+        """The sums of these numbers over all processes."""
+        values = torch.tensor(counts, dtype=torch.float64, device=self.device)
+        if self.world > 1:
+            values = self._fabric.all_reduce(values, reduce_op="sum")
+        return cast("list[float]", values.tolist())
+
+    def joined(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors of `(b, ...)` of every process, one after the other in the order of the ranks."""
+        if self.world == 1:
+            return dict(parts)
+        return {name: self._fabric.all_gather(part).flatten(0, 1) for name, part in parts.items()}
+
+    def own(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What `joined` put together, cut to the share of this process."""
+        return {name: part.chunk(self.world)[self.rank].to(self.device) for name, part in parts.items()}
+
+    def wait(self) -> None:
+        """Wait for all processes."""
+        self._fabric.barrier()
+
+    @staticmethod
+    def expected() -> int:
+        """How many processes torchrun started; 1 without it."""
+        return int(os.environ.get("WORLD_SIZE", "1"))
+
+    @staticmethod
+    def restarted() -> bool:
+        """Whether torchrun started these processes anew after one of them fell."""
+        return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def first_rank() -> bool:
+    """Whether this process speaks for all."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def norm(tensors: Iterable[Tensor]) -> Tensor:
+    """The Euclidean norm of all these tensors together."""
+    return torch.nn.utils.get_total_norm(list(tensors))
