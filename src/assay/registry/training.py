@@ -55,9 +55,42 @@ NETWORKS: tuple[Entry, ...] = (
     _entry("network", "models.networks", "DigitsMLP", "one hidden layer of 20 units for 1x8x8 digits"),
 )
 
-OPTIMIZERS: tuple[Entry, ...] = ()
+OPTIMIZERS: tuple[Entry, ...] = (
+    _entry("optimizer", "training.optimizers", "SGD", "stochastic gradient descent with momentum and weight decay"),
+    _entry(
+        "optimizer",
+        "training.optimizers",
+        "AdamW",
+        "Adam with weight decay apart from the gradient",
+        "Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101",
+    ),
+    _entry(
+        "optimizer",
+        "training.optimizers",
+        "Adam",
+        "steps along running means of the gradient over the root of its square",
+        "Kingma and Ba 2015, https://arxiv.org/abs/1412.6980",
+    ),
+)
 
-SCHEDULES: tuple[Entry, ...] = ()
+SCHEDULES: tuple[Entry, ...] = (
+    _entry("schedule", "training.schedules", "Constant", "the peak rate throughout, after a linear rise"),
+    _entry(
+        "schedule",
+        "training.schedules",
+        "Cyclic",
+        "a linear rise to the peak rate and a linear fall to 0",
+        "Smith 2017, https://arxiv.org/abs/1506.01186",
+    ),
+    _entry("schedule", "training.schedules", "Piecewise", "the peak rate, multiplied by a factor at each milestone"),
+    _entry(
+        "schedule",
+        "training.schedules",
+        "Cosine",
+        "half a cosine from the peak rate to 0, after a linear rise",
+        "Loshchilov and Hutter 2017, https://arxiv.org/abs/1608.03983",
+    ),
+)
 
 AVERAGES: tuple[Entry, ...] = ()
 
