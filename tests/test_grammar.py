@@ -47,6 +47,7 @@ def test_every_attack_reads_back_from_its_repr(name, data):
         "float | None": st.none() | st.floats(0.01, 0.9),
         "str | Loss | None": st.none() | st.sampled_from(registry.names("loss")),
         "bool": st.just(True),
+        "str | nn.Module | tuple[str | nn.Module, ...]": st.sampled_from(["fashion-cnn", ("a", "Ensemble('b', 'c')")]),
     }
     inner = inspect.signature(registry.get("attack", entry.inner).load()).parameters if entry.inner else {}
     parameters = inspect.signature(entry.load()).parameters
@@ -58,6 +59,8 @@ def test_every_attack_reads_back_from_its_repr(name, data):
         given["rel_step"] = None  # one length or the other
     if given.get("lr") is not None and "rel_lr" in given:
         given["rel_lr"] = None
+    if "kernel_radius" in given and threat not in registry.get("attack", "TIFGSM").threats:
+        given["kernel_radius"] = 0  # its moves are no images
     for multiple in ("give_up", "adaptation"):
         if given.get(multiple) is not None:
             given[multiple] += 1.0
@@ -314,10 +317,17 @@ def test_expectations_are_read_and_written(text):
     assert grammar.eot(repr(found)) == found
 
 
+def test_transformations_alone_are_an_expectation_too():
+    assert grammar.eot("Rotate(20)") == grammar.eot("EOT(Rotate(20))")
+    assert repr(grammar.eot("[Rotate(20), Blur(1)]")) == "EOT(Rotate(20), Blur(1), draws=10)"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("Rotate(20)", "expected an eot"),
+        ("Linf(0.1)", "write random views as EOT(Rotate(20), Noise(0.05), draws=10); found Linf(0.1)"),
+        ("[Rotate(20), 3]", "write random views as EOT"),
+        ("[]", "write random views as EOT"),
         ("EOT(Linf(0.1))", "has to be Transformation"),
         ("EOT(Rotat(3))", "Did you mean Rotate"),
         ("EOT(Rotate(300))", "from 0 to 180; got 300"),

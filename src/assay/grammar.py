@@ -89,16 +89,24 @@ def threat(text: str) -> Threat:
 def eot(text: str) -> EOT:
     """Read an expectation over transformations: ``EOT(Rotate(20), Brightness(0.1), draws=10)``.
 
+    A transformation alone, or a list of some, stands for one with its default number of draws.
+
     Raises:
         GrammarError: as in `parse`.
 
     Example:
-        >>> eot("EOT(Rotate(20), draws=10)").draws
-        10
+        >>> eot("EOT(Rotate(20), draws=5)").draws, eot("[Rotate(20), Noise(0.1)]")
+        (5, EOT(Rotate(20), Noise(0.1), draws=10))
     """
-    from assay.transformations import EOT
+    from assay.transformations import EOT, Transformation
 
-    return parse(text, EOT)
+    found = parse(text)
+    alone = found if isinstance(found, list) else [found]
+    if alone and all(isinstance(each, Transformation) for each in alone):
+        return EOT(*alone)
+    if not isinstance(found, EOT):
+        raise GrammarError(f"write random views as EOT(Rotate(20), Noise(0.05), draws=10); found {found!r}.")
+    return found
 
 
 def attack(

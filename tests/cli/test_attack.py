@@ -93,7 +93,7 @@ def test_a_query_budget_is_kept(assay, tmp_path):
 
 @pytest.mark.parametrize("name", registry.names("attack"))
 def test_every_attack_runs_by_its_short_form(assay, name):
-    quick = ("--set", "queries=20") if name == "Square" else ()
+    quick = {"Square": ("--set", "queries=20"), "Transfer": ("--set", "surrogate=digits-mlp")}.get(name, ())
     budget = {"linf": "0.3", "l2": "3", "l1": "12", "l0": "20", "flow": "0.3", "rotation": "60"}
     threat = registry.get("attack", name).threats[0]
     found = assay(*BASE, "--attack", name.lower(), "--threat", f"{threat}:{budget[threat]}", *quick, "--json")
@@ -206,6 +206,7 @@ def test_views_of_the_inputs_can_be_searched_on(assay):
     plain = assay(*PGD, "--json").json
     assert plain["eot"] is None
     assert plain["forwards"] < found["forwards"] / 3
-    refused = assay(*PGD, "--eot", "Noise(0.2)")
+    assert assay(*PGD, "--eot", "Noise(0.2)", "--limit", "5", "--json").json["eot"] == "EOT(Noise(0.2), draws=10)"
+    refused = assay(*PGD, "--eot", "Linf(0.2)")
     assert refused.code == 2
-    assert "expected an eot" in refused.said
+    assert "write random views as EOT(Rotate(20)" in refused.said
