@@ -92,6 +92,15 @@ SCHEDULES: tuple[Entry, ...] = (
     ),
 )
 
-AVERAGES: tuple[Entry, ...] = ()
+AVERAGES: tuple[Entry, ...] = (
+    _entry("average", "training.averaging", "EMA", "exponential moving average of weights and floating buffers"),
+    _entry(
+        "average",
+        "training.averaging",
+        "SWA",
+        "mean of the weights over the last part of training",
+        "Izmailov et al. 2018, https://arxiv.org/abs/1803.05407",
+    ),
+)
 
 AUGMENTATIONS: tuple[Entry, ...] = ()
