@@ -58,6 +58,21 @@ def test_a_saved_patch_is_measured_and_gone_on_from(assay, tmp_path):
     assert more.json["settings"]["warm_start"] is True
 
 
+def test_the_folder_of_a_run_stands_for_the_patch_in_it(assay, refused, tmp_path):
+    patch = UniversalPatch.random(Pasting(area=0.2), torch.zeros(1, 8, 8))
+    (tmp_path / "run").mkdir()
+    patch.save(tmp_path / "run" / FILES[0])
+    by_file, by_folder = (
+        assay(*BASE, "--load", path, "--json").json["measured"]
+        for path in (tmp_path / "run" / FILES[0], tmp_path / "run")
+    )
+    assert by_folder == by_file
+    more = assay(*BASE, "--start", tmp_path / "run", "--set", "steps=2", "--set", "scouts=0", "--json", "-q")
+    assert more.json["settings"]["warm_start"] is True
+    (tmp_path / "empty").mkdir()
+    refused((*BASE, "--load", tmp_path / "empty"), 3, "there is no file")
+
+
 def test_ctrl_c_keeps_the_present_patch(assay, tmp_path, monkeypatch):
     whole = library.patch_fitting
 

@@ -64,6 +64,9 @@ def test_a_saved_perturbation_is_measured(assay, tmp_path):
     assert found.code == 0, found.err
     data = package.load_data("digits", limit=100)
     assert found.json["measured"] == v.measure(package.load_model("digits-mlp"), data).as_dict()
+    (tmp_path / "run").mkdir()
+    v.save(tmp_path / "run" / FILES[0])
+    assert assay(*BASE, "--load", tmp_path / "run", "-q", "--json").json["measured"] == found.json["measured"]
     assert "fooling rate" in found.said
 
 

@@ -27,10 +27,12 @@ Fit = Annotated[
 TestData = Annotated[
     str | None, typer.Option(metavar="DATA", help="Measure on these; on the rest of --data when left out.")
 ]
-Start = Annotated[Path | None, typer.Option(metavar="FILE", dir_okay=False, help="Start at this saved one.")]
+Start = Annotated[
+    Path | None, typer.Option(metavar="PATH", help="Start at this saved one: its file, or the folder of its run.")
+]
 Load = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", dir_okay=False, help="Fit nothing: measure this saved one on all data."),
+    typer.Option(metavar="PATH", help="Fit nothing: measure this saved one (file or folder) on all data."),
 ]
 Out = Annotated[
     Path | None, typer.Option(metavar="DIR", file_okay=False, help="Where to keep what is fitted, numbers, pictures.")

@@ -112,11 +112,14 @@ class Fitted(ABC):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read what `save` wrote.
+        """Read what `save` wrote, from the file or from the folder of a run that holds it.
 
         Raises:
             StoreError: the file cannot be read, holds something else, or was altered.
         """
+        path = Path(path)
+        if path.is_dir():
+            path = path / cls.files()[0]
         try:
             with safe_open(path, framework="pt") as file:
                 content = json.loads((file.metadata() or {})[f"assay_{cls.kind}"])
