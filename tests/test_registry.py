@@ -52,16 +52,20 @@ def test_table_of_losses_is_that_of_the_package():
     assert {name: registry.get("loss", name).load() for name in registry.names("loss")} == LOSSES
 
 
+NEEDED = {"Transfer": {"surrogate": "digits-mlp"}}  # settings without a default
+
+
 @pytest.mark.parametrize("name", registry.names("attack"))
 def test_access_is_that_of_the_class(name):
     from assay import grammar
 
     entry = registry.get("attack", name)
-    built = grammar.attack(name, f"{entry.threats[0]}:2")
+    built = grammar.attack(name, f"{entry.threats[0]}:2", NEEDED.get(name, {}))
     assert entry.access == type(built).access.name.lower()
 
 
 QUICK = {  # defaults that would take long
+    "VMIFGSM": {"steps": 2, "neighbours": 2},
     "Square": {"queries": 5},
     "NES": {"steps": 2},
     "SimBA": {"steps": 5},
@@ -96,7 +100,7 @@ def test_attacks_take_the_threats_that_are_listed_and_no_others(name):
     x = torch.full((2, 3, 4, 4), 0.5)
     y = model(x).argmax(1)  # a sample that is wrong from the start is not searched for
     for threat in registry.names("threat"):
-        quick = QUICK.get(name, {})
+        quick = QUICK.get(name, {}) | ({"surrogate": model} if name == "Transfer" else {})
         written = "Combined(Linf(0.1), L2(0.5))" if threat == "Combined" else f"{threat}:0.1"
         if threat.lower() in registry.get("attack", name).threats:
             result = grammar.attack(name, written, quick)(model, x, y)

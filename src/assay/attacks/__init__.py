@@ -22,17 +22,20 @@ from assay.attacks.opt import OPT, SignOPT
 from assay.attacks.pdpgd import PDPGD
 from assay.attacks.pgd import BIM, FGSM, MIFGSM, PGD
 from assay.attacks.pointwise import Pointwise
+from assay.attacks.presets import DIFGSM, NIFGSM, SINIFGSM, TIFGSM, VMIFGSM
 from assay.attacks.salt_and_pepper import SaltAndPepper
 from assay.attacks.sigma_zero import SigmaZero
 from assay.attacks.simba import SimBA
 from assay.attacks.square import Square
 from assay.attacks.stadv import StAdv
+from assay.attacks.transfer import Transfer
 from assay.attacks.zoo import ZOO
 
 __all__ = [
     "APGD",
     "BIM",
     "DDN",
+    "DIFGSM",
     "EAD",
     "FAB",
     "FGSM",
@@ -40,10 +43,14 @@ __all__ = [
     "JSMA",
     "MIFGSM",
     "NES",
+    "NIFGSM",
     "OPT",
     "PDPGD",
     "PGD",
+    "SINIFGSM",
     "SPSA",
+    "TIFGSM",
+    "VMIFGSM",
     "ZOO",
     "AdamSearch",
     "Attack",
@@ -67,4 +74,5 @@ __all__ = [
     "SimBA",
     "Square",
     "StAdv",
+    "Transfer",
 ]

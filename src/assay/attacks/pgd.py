@@ -36,14 +36,16 @@ class PGD(Attack):
     a quarter to more than half of the gradients. The search itself goes on unchanged.
 
     The last settings make moves that work on other models, too (`Transfer`), and cost gradients: `scales` times
-    `neighbours + 1` in each step. What a model answers to views (`diverse`, `scales`) judges nothing, so that a sample
-    is then decided by the far points and the last one.
+    `neighbours + 1` in each step. With `nesterov` and `diverse` these are gradients at other inputs, and every point is
+    judged by one more forward pass.
 
     Args:
         threat: which moves are allowed; it needs a budget eps.
         steps: gradient steps of each run.
         rel_step: length of a step as a share of eps; 2.5 / steps when None.
         random_start: start at a random allowed move in place of the clean input.
+        start_noise: the standard deviation of normal numbers that make the random start, a move near the clean input
+            then; None for one from all over the threat.
         restarts: runs from different random starts; the best one counts for each sample.
         momentum: decay mu of the accumulated gradient; 0 for none, the threat's own (`L0`: 0.9, else 0) when None.
         loss: "ce", "margin", "dlr", a callable, or None for the goal's own (cross-entropy).
@@ -85,6 +87,7 @@ class PGD(Attack):
     steps: int = 40
     rel_step: float | None = None
     random_start: bool = True
+    start_noise: float | None = None
     restarts: int = 1
     momentum: float | None = None
     loss: str | Loss | None = None
@@ -105,6 +108,8 @@ class PGD(Attack):
             raise SettingError(f"restarts must be at least 1; got {self.restarts}.")
         if self.restarts > 1 and not self.random_start:
             raise SettingError("restarts > 1 repeat the same run unless random_start is True.")
+        if self.start_noise is not None and not (self.random_start and self.start_noise > 0):
+            raise SettingError(f"start_noise makes a random start and is positive; got {self.start_noise}.")
         if self.rel_step is not None and self.rel_step <= 0:
             raise SettingError(f"rel_step must be positive; got {self.rel_step}.")
         if self.momentum is not None and self.momentum < 0:
@@ -124,7 +129,7 @@ class PGD(Attack):
     def _climb(self, oracle: Oracle, x: Tensor, rng: Keyed) -> Tensor:
         eps = self.threat.budget(x)
         step = eps * (2.5 / self.steps if self.rel_step is None else self.rel_step)
-        theta = self.threat.start(x, rng) if self.random_start else self.threat.identity(x)
+        theta = self._start(x, rng)
         momentum = self.threat.memory if self.momentum is None else self.momentum
         loss, direction = resolve(self.loss), torch.zeros_like(theta)
         other = None if self._transferable.plain else Gradients(self._transferable, oracle, x, self.threat, loss, rng)
@@ -141,6 +146,14 @@ class PGD(Attack):
                 return theta
         oracle.judge(theta)
         return theta
+
+    def _start(self, x: Tensor, rng: Keyed) -> Tensor:
+        if self.random_start and self.start_noise is None:
+            return self.threat.start(x, rng)
+        theta = self.threat.identity(x)
+        if self.start_noise is None:
+            return theta
+        return self.threat.project(x, theta + self.start_noise * rng.normal(*theta.shape[1:]).to(theta))
 
 
 def FGSM(*, threat: Threat, loss: str | Loss | None = None) -> PGD:  # noqa: N802

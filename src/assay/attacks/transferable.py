@@ -108,6 +108,8 @@ class Gradients:
             direction: the running sum of gradients.
             jump: how far momentum carries a sum of length 1 (as the sum of its absolute values), `(b,)`.
         """
+        if self._settings.nesterov or self._settings.diverse:
+            self._oracle.judge(theta)  # the gradient is that of another input
         if self._settings.nesterov:
             length = direction.flatten(1).abs().sum(dim=1)
             theta = self._threat.ascend(self._x, theta, direction, jump * length.to(jump))

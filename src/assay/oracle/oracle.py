@@ -82,7 +82,7 @@ class Oracle:
         self.access, self.referee, self.max_queries = access, referee, max_queries
         self._granted = granted_access(model)
         rows = MicroBatch(model, x, micro_batch)
-        self._questions: Questions = Direct(model, strict=referee)
+        self._questions: Questions = Direct(model, strict=referee or packed)
         if eot is not None and not isinstance(eot, EOT):
             raise SettingError(f"eot must be an EOT, such as EOT(Rotate(20), draws=10); got {eot!r}.")
         if eot is not None:

@@ -13,6 +13,7 @@ Example:
 from __future__ import annotations
 
 import difflib
+import importlib
 import json
 import sys
 from collections.abc import Callable, Iterable
@@ -75,6 +76,23 @@ _SOURCES: dict[Kind, Callable[[], Iterable[Entry]]] = {
     "data": lambda: _cards("data", _PACKAGE / "data" / "shipped"),
     "suite": _suites,
 }
+
+
+_READERS: dict[Kind, str] = {"model": "assay.models:load_model"}
+
+
+def reader(kind: Kind) -> Callable[..., Any]:
+    """What turns the text that stands for one of this kind into the thing itself; imported at first use.
+
+    It is for parts of the package that take such a text as a setting and lie below the one that reads it.
+
+    Example:
+        >>> reader("model").__name__
+        'load_model'
+    """
+    module, _, name = _READERS[kind].partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return found
 
 
 @cache
