@@ -103,4 +103,21 @@ AVERAGES: tuple[Entry, ...] = (
     ),
 )
 
-AUGMENTATIONS: tuple[Entry, ...] = ()
+AUGMENTATIONS: tuple[Entry, ...] = (
+    _entry("augmentation", "training.augmentation", "Crop", "a shift by up to so many pixels along each axis"),
+    _entry("augmentation", "training.augmentation", "Flip", "a mirror image, left for right"),
+    _entry(
+        "augmentation",
+        "training.augmentation",
+        "Cutout",
+        "a grey square at a random place",
+        "DeVries and Taylor 2017, https://arxiv.org/abs/1708.04552",
+    ),
+    _entry(
+        "augmentation",
+        "training.augmentation",
+        "Mixup",
+        "convex combinations of two samples and their targets",
+        "Zhang et al. 2018, https://arxiv.org/abs/1710.09412",
+    ),
+)

@@ -21,6 +21,7 @@ class Averaged:
     """The average so far.
 
     Args:
+        rule: how weights are averaged.
         model: the network in training; it is copied.
 
     Attributes:
@@ -28,10 +29,28 @@ class Averaged:
         count: how often the weights were taken into the average.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, rule: Average, model: nn.Module) -> None:
+        self.rule = rule
         self.module = copy.deepcopy(model).eval().requires_grad_(False)
         self.module.zero_grad(set_to_none=True)
         self.count = 0
+
+    def update(self, model: nn.Module, progress: float) -> None:
+        """Take in the weights after a step.
+
+        Args:
+            model: the network in training, wrapped or not.
+            progress: share of training that is done, in [0, 1].
+        """
+        self.rule.update(self, model, progress)
+
+    def settle(self, batches: Iterable[Tensor]) -> None:
+        """Make the averaged network ready once training has ended.
+
+        Args:
+            batches: training inputs, on the device of the network.
+        """
+        self.rule.settle(self.module, batches)
 
     @torch.no_grad()
     def take(self, model: nn.Module, weight: float) -> None:
@@ -63,25 +82,14 @@ class Average(ABC):
 
     def start(self, model: nn.Module) -> Averaged:
         """The average before the first step: the network as it is."""
-        return Averaged(model)
+        return Averaged(self, model)
 
     @abstractmethod
     def update(self, holder: Averaged, model: nn.Module, progress: float) -> None:
-        """Take in the weights after a step.
-
-        Args:
-            holder: the average so far; moved in place.
-            model: the network in training, wrapped or not.
-            progress: share of training that is done, in [0, 1].
-        """
+        """Move the average so far in place, see `Averaged.update`."""
 
     def settle(self, model: nn.Module, batches: Iterable[Tensor]) -> None:
-        """Make the averaged network ready once training has ended; nothing by default.
-
-        Args:
-            model: `holder.module`; changed in place.
-            batches: training inputs, on the device of the network.
-        """
+        """Make the averaged network ready in place, see `Averaged.settle`; nothing by default."""
         del model, batches
 
 
@@ -110,10 +118,9 @@ class EMA(Average):
 
     Example:
         >>> model = nn.Linear(1, 1, bias=False)
-        >>> average = EMA(decay=0.9)
-        >>> holder = average.start(model)
+        >>> holder = EMA(decay=0.9).start(model)
         >>> _ = nn.init.zeros_(holder.module.weight), nn.init.ones_(model.weight)
-        >>> average.update(holder, model, 0.5)
+        >>> holder.update(model, 0.5)
         >>> round(float(holder.module.weight), 4)  # d = 1/10
         0.9
     """
@@ -153,11 +160,11 @@ class SWA(Average):
         https://openreview.net/forum?id=qZzy5urZw9 (in adversarial training).
 
     Example:
-        >>> model, average = nn.Linear(1, 1, bias=False), SWA(start_at=0.5)
-        >>> holder = average.start(model)
+        >>> model = nn.Linear(1, 1, bias=False)
+        >>> holder = SWA(start_at=0.5).start(model)
         >>> for progress, weight in ((0.4, 7.0), (0.5, 1.0), (0.6, 2.0)):
         ...     _ = nn.init.constant_(model.weight, weight)
-        ...     average.update(holder, model, progress)
+        ...     holder.update(model, progress)
         >>> float(holder.module.weight)
         1.5
     """
