@@ -11,7 +11,7 @@ from torch import nn
 from assay import grammar
 from assay.attacks import GridSearch, RandomSearch
 from assay.errors import SettingError, ThreatError
-from assay.goals import Untargeted
+from assay.goals import Targeted, Untargeted
 from assay.losses import margin
 from assay.oracle import Access, Oracle
 from assay.rng import Keyed
@@ -134,6 +134,22 @@ def test_moves_for_training(kind):
     wrong = model(moved).argmax(1) != y
     assert wrong.float().mean() >= 0.9 * attack(model, x, y).success.float().mean()
     assert torch.equal(moved, attack.perturb(model, x, y))
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+def test_a_grid_gives_training_its_worst_point(targeted):
+    model, x, y = setting(40)
+    goal = Targeted((y + 1) % 4) if targeted else Untargeted(y)
+    angles = torch.linspace(-30, 30, 31, dtype=x.dtype)
+    margins = torch.stack([margin(model(Rotation(30).apply(x, a.expand(40, 1))), goal) for a in angles])
+    moved = GridSearch(threat=Rotation(30)).perturb(model, x, goal)
+    torch.testing.assert_close(margin(model(moved), goal), margins.amax(dim=0), rtol=0, atol=1e-5)
+    broken = GridSearch(threat=Rotation(30))(model, x, goal)
+    assert (margins.amax(dim=0) > margin(model(broken.x_adv), goal) + 1e-6).any()  # the first break is not the worst
+    labels = Gradientless(model, Access.LABELS, labels=True)
+    labels.access = Access.LABELS
+    first = GridSearch(threat=Rotation(30)).perturb(labels, x, goal)
+    assert torch.equal(goal.reached(model(first)), broken.success)
 
 
 def test_grids_of_many_numbers_are_refused():

@@ -171,8 +171,9 @@ class Attack(ABC):
             x = x.clone() if x.is_inference() else x.detach()
             goal = self.aim(as_goal(goal, x))
             rng = _rng(seed, index, x)
+            access = max(self.access, min(granted_access(model), Access.SCORES))  # to tell which of several is worst
             oracle = Oracle(
-                model, x, goal, self.threat, access=self.access, referee=False, eot=eot, seed=seed, index=rng.index
+                model, x, goal, self.threat, access=access, referee=False, eot=eot, seed=seed, index=rng.index
             )
             theta = self.run(oracle, x, goal, rng)
             return self.threat.apply(x, theta).detach()

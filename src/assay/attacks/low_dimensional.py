@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -12,8 +12,8 @@ from torch import Tensor
 
 from assay.attacks.base import Attack
 from assay.errors import SettingError
-from assay.goals import Goal
-from assay.losses import Loss, resolve
+from assay.goals import Goal, Targeted, Untargeted
+from assay.losses import Loss, margin, resolve
 from assay.oracle import Access, Oracle
 from assay.rng import Keyed
 from assay.threats import Threat
@@ -49,8 +49,9 @@ class GridSearch(Attack):
 
     Deviations:
         The paper takes the point with the largest loss. Here any that breaks the sample counts, which is as good for
-        robust accuracy and needs neither scores nor all points. In training, where decisions are all that is asked, it
-        is the first that breaks the sample, or else the last of the grid, the nearest to the middle.
+        robust accuracy and needs neither scores nor all points. In training it is the point with the largest margin
+        (for other goals than classes: with their own loss); of a model that tells decisions only, the first that breaks
+        the sample, or else the last of the grid, the nearest to the middle.
 
     References:
         Engstrom, Tran, Tsipras, Schmidt, Madry, "Exploring the landscape of spatial robustness", ICML 2019,
@@ -78,8 +79,12 @@ class GridSearch(Attack):
         need_budget(self.threat, type(self).__name__)
 
     def run(self, oracle: Oracle, x: Tensor, goal: Goal, rng: Keyed) -> Tensor:
-        """All points, until everybody is decided."""
+        """All points, until everybody is decided; in training the worst of all."""
         last, units, (low, high) = self.threat.identity(x), self._units(x), self._box(x)
+        if not oracle.referee and oracle.access >= Access.SCORES:
+            loss = margin if isinstance(goal, (Untargeted, Targeted)) else None
+            groups = _groups(len(units))
+            return _worst(oracle, x, (self._moves(x, low, high, units[g.start : g.stop]) for g in groups), loss)[0]
         broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         for group in _groups(len(units)):
             if oracle.finished or bool(broken.all()):
@@ -187,16 +192,9 @@ class RandomSearch(Attack):
 
     def run(self, oracle: Oracle, x: Tensor, goal: Goal, rng: Keyed) -> Tensor:
         """The draws, then the walk."""
-        loss = resolve(self.loss)
-        best = self.threat.identity(x)
-        value = x.new_full((len(x),), -torch.inf)
-        for group in _groups(self.draws):
-            if oracle.finished:
-                return best
-            moves = torch.stack([self.threat.start(x, rng) for _ in group], dim=1)
-            tried = oracle.value(moves, loss).nan_to_num(-torch.inf)
-            most, place = tried.max(dim=1)
-            best, value = _better(best, value, moves[torch.arange(len(x), device=x.device), place], most.to(value))
+        loss, groups = resolve(self.loss), _groups(self.draws)
+        draws = (torch.stack([self.threat.start(x, rng) for _ in group], dim=1) for group in groups)
+        best, value = _worst(oracle, x, draws, loss)
         radius = torch.full_like(value, 0.5)
         for _ in range(self.refine):
             if oracle.finished:
@@ -215,6 +213,17 @@ def _groups(count: int) -> Iterator[range]:
     while start < count:
         yield range(start, min(start + length, count))
         start, length = start + length, min(2 * length, _TOGETHER)
+
+
+def _worst(oracle: Oracle, x: Tensor, groups: Iterable[Tensor], loss: Loss | None) -> tuple[Tensor, Tensor]:
+    """Of groups of moves `(b, k, *m)` the one with the largest loss of each sample, and that loss."""
+    best, value = oracle.threat.identity(x), x.new_full((len(x),), -torch.inf)
+    for moves in groups:
+        if oracle.finished:
+            break
+        most, place = oracle.value(moves, loss).nan_to_num(-torch.inf).max(dim=1)
+        best, value = _better(best, value, moves[torch.arange(len(x), device=x.device), place], most.to(value))
+    return best, value
 
 
 def _better(best: Tensor, value: Tensor, move: Tensor, tried: Tensor) -> tuple[Tensor, Tensor]:
