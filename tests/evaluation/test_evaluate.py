@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 import assay
+from assay import files
 from assay.attacks import APGD, FGSM, PGD, Attack
 from assay.errors import AccessError, AssayError, InputError, SettingError, StoreError, ThreatError
-from assay.evaluation import Evaluation, Store, files
+from assay.evaluation import Evaluation, Store
 from assay.evaluation.merge import COLUMNS, Table
 from assay.evaluation.report import source
 from assay.evaluation.shards import ADV

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 import assay
+from assay import files
 from assay.attacks import PGD, HopSkipJump, Square
 from assay.errors import ModelError, QueriesSpent, SettingError
-from assay.evaluation import Evaluation, Store, files, journal
+from assay.evaluation import Evaluation, Store, journal
 from assay.evaluation.journal import Journal
 from assay.evaluation.merge import COLUMNS
 from assay.evaluation.queries import numbers, of_shards

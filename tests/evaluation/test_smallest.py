@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 import assay
+from assay import files
 from assay.attacks import PGD, Attack
 from assay.errors import SettingError
-from assay.evaluation import Evaluation, Store, files, smallest
+from assay.evaluation import Evaluation, Store, smallest
 from assay.evaluation.merge import COLUMNS, Table
 from assay.evaluation.report import source
 from assay.evaluation.schema import StageRecord

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
+from assay import files
 from assay.errors import StoreError
-from assay.evaluation import files
 from assay.evaluation.schema import Environment, Settings
 from assay.evaluation.store import Store
 

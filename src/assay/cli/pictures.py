@@ -11,7 +11,7 @@ import torch
 from assay.attacks import Result
 from assay.drawing import picture
 from assay.drawing.tiles import fitted
-from assay.evaluation.files import write_atomically
+from assay.files import write_atomically
 
 if TYPE_CHECKING:
     from assay.cli.search import Columns

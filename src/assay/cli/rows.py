@@ -53,8 +53,8 @@ def write_csv(run: Path, out: Path) -> int:
     Raises:
         StoreError: the run cannot be read, or the file cannot be written.
     """
-    from assay.evaluation.files import write_atomically
     from assay.evaluation.store import Store
+    from assay.files import write_atomically
 
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
@@ -73,8 +73,8 @@ def write_parquet(run: Path, out: Path) -> int:
         MissingExtraError: pyarrow is not installed.
         StoreError: the run cannot be read, or the file cannot be written.
     """
-    from assay.evaluation.files import write_atomically
     from assay.evaluation.store import Store
+    from assay.files import write_atomically
     from assay.importing import optional
 
     arrow = optional("pyarrow", "parquet", "Parquet")

@@ -164,7 +164,7 @@ def save(path: Path, columns: Columns) -> None:
     Raises:
         StoreError: the file cannot be written.
     """
-    from assay.evaluation.files import write_atomically
+    from assay.files import write_atomically
 
     buffer = io.BytesIO()
     known = {name: column.float() if column.dtype == torch.bfloat16 else column for name, column in columns.items()}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.errors import StoreError
-from assay.evaluation.files import failure, is_temporary, write_atomically
+from assay.files import failure, is_temporary, write_atomically
 
 RUN = "run.json"
 _PROBE = ".writable"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from assay.evaluation.files import failure
+from assay.files import failure
 from assay.oracle import granted_access
 
 _KEY = 16  # bytes of an input's hash

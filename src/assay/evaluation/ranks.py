@@ -25,11 +25,11 @@ import torch
 from assay import errors, grammar
 from assay.errors import AssayError, SettingError, StoreError
 from assay.evaluation.chunks import Work, missing, placement, run
-from assay.evaluation.files import alive, remove_stale, scratch_folder
 from assay.evaluation.folder import RUN
 from assay.evaluation.shards import Shard
 from assay.evaluation.store import Store
 from assay.evaluation.suites import Stage, Suite
+from assay.files import alive, remove_stale, scratch_folder
 
 Report = Callable[[Shard], None]
 

@@ -14,7 +14,6 @@ import torch
 
 from assay.errors import StoreError
 from assay.evaluation import journal
-from assay.evaluation.files import failure, remove_stale, write_atomically
 from assay.evaluation.folder import RUN, check, clear, read
 from assay.evaluation.merge import Table, worst_case
 from assay.evaluation.schema import (
@@ -29,6 +28,7 @@ from assay.evaluation.schema import (
     settings_hash,
 )
 from assay.evaluation.shards import ADV, CLEAN, Damaged, Shard, decode
+from assay.files import failure, remove_stale, write_atomically
 
 logger = logging.getLogger("assay")
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from assay import grammar
 from assay.errors import InputError, StoreError
-from assay.evaluation.files import write_atomically
+from assay.files import write_atomically
 from assay.rng import Keyed, derive
 from assay.threats import Threat
 from assay.universal.fitted import Fitted

@@ -15,7 +15,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from assay.errors import AssayError, StoreError
-from assay.evaluation.files import write_atomically
+from assay.files import write_atomically
 from assay.universal.rates import Rate, Rates
 
 FORMAT = 1

@@ -10,7 +10,7 @@ from typing import Any, Literal, final
 
 from assay.data import Data
 from assay.errors import InputError, StoreError
-from assay.evaluation.files import write_atomically
+from assay.files import write_atomically
 from assay.universal.fitted import Fitted
 
 _PROBE = ".writable"

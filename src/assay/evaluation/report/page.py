@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from assay.evaluation.files import write_atomically
 from assay.evaluation.report import distances, words
 from assay.evaluation.report.classes import failures
 from assay.evaluation.report.curve import draw
@@ -22,6 +21,7 @@ from assay.evaluation.report.queries import query_chart
 from assay.evaluation.report.source import read
 from assay.evaluation.report.summary import command, fate, results_of, state_note, tiles, verdict
 from assay.evaluation.report.threat import facts
+from assay.files import write_atomically
 
 FILE = "report.html"
 

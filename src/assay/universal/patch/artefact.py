@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from assay.errors import InputError, StoreError
-from assay.evaluation.files import write_atomically
+from assay.files import write_atomically
 from assay.rng import Keyed, derive
 from assay.threats import Linf
 from assay.universal.fitted import Fitted
