@@ -216,6 +216,8 @@ class LimitedSpec(Expression):
 
     def call(self, node: ast.Call, depth: int) -> Any:
         """A view of a model or of another view."""
+        if isinstance(node.func, ast.Name) and node.func.id == "Ensemble":
+            return ast.unparse(node)  # a MODEL, which is read on its own
         if not isinstance(node.func, ast.Name) or node.func.id not in self.settings:
             raise self.error(f"a model is wrapped by {', '.join(self.settings)}", node.func)
         names = self.settings[node.func.id]

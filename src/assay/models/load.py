@@ -11,14 +11,15 @@ from torch import nn
 from assay.errors import ModelError
 from assay.importing import named_object, near
 from assay.models import zoo
+from assay.models.ensemble import Ensemble, EnsembleSpec, is_ensemble
 from assay.models.estimators import Estimator, is_estimator, read_sklearn
 from assay.models.http_model import read_http
 from assay.models.limited import LimitedSpec, is_limited, limited
 
 _FORMS = (
     "a zoo name ({names}), package.module:callable, a file (.pt2 of torch.export, .pt or .ts of TorchScript, .onnx), "
-    "torchvision:NAME, timm:NAME, hf:NAME, sklearn:FILE, http://host:port/path, or a view of one of these, such as "
-    "LabelsOnly('MODEL')"
+    "torchvision:NAME, timm:NAME, hf:NAME, sklearn:FILE, http://host:port/path, a view of one of these, such as "
+    "LabelsOnly('MODEL'), or several as one: Ensemble('MODEL', 'MODEL')"
 )
 
 
@@ -29,7 +30,8 @@ def load_model(spec: str, *, device: str | torch.device = "cpu") -> nn.Module:
         spec: a zoo name ("fashion-cnn"), "package.module:callable" (called without arguments, returns a module or a
             classifier of scikit-learn), the path of a .pt2, TorchScript or .onnx file, "torchvision:NAME",
             "timm:NAME", "hf:NAME", "sklearn:FILE?trust=yes", "http://host:port/path", or a view of one of these:
-            "LabelsOnly('MODEL')", "TopK('MODEL', 3)", "Rounded('MODEL', 2)".
+            "LabelsOnly('MODEL')", "TopK('MODEL', 3)", "Rounded('MODEL', 2)", or several of them as one:
+            "Ensemble('MODEL', 'MODEL')".
         device: where it goes.
 
     Raises:
@@ -47,6 +49,9 @@ def load_model(spec: str, *, device: str | torch.device = "cpu") -> nn.Module:
     if is_limited(spec):
         inner, views = LimitedSpec(spec).parts()
         model = limited(load_model(inner, device=device), views)
+    elif is_ensemble(spec):
+        members, settings = EnsembleSpec(spec).parts()
+        model = Ensemble(*[load_model(member, device=device) for member in members], **settings)
     elif spec in zoo.names():
         model = zoo.load(spec)
     elif spec.startswith(("torchvision:", "timm:", "hf:")):
