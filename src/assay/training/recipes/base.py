@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any, TypeAlias, cast, final
 
 import torch
@@ -18,6 +19,11 @@ from assay.threats import Threat
 from assay.training.goals import SoftLabels
 
 Views: TypeAlias = dict[str, Tensor]  # what `prepare` made of a batch, held fixed while the loss is taken
+
+
+def _alone(tensors: Sequence[Tensor]) -> None:
+    """The mean over a single process: nothing changes."""
+    del tensors
 
 
 @final
@@ -35,6 +41,8 @@ class Batch:
         label_smoothing: share of each target that is spread over all classes.
         eps_share: share of the threat's budget that is in force while it warms up.
         memory: tensors that a recipe carries from step to step (`(b, ...)` each); saved in checkpoints.
+        average: replaces tensors that each process computed on its part of the batch by their mean over the processes,
+            in place, as is done with gradients; whatever else moves the weights has to be the same for all of them.
 
     Shapes:
         All tensors lie on the device of the model.
@@ -49,6 +57,7 @@ class Batch:
     label_smoothing: float = 0.0
     eps_share: float = 1.0
     memory: dict[str, Tensor] = field(default_factory=dict)
+    average: Callable[[Sequence[Tensor]], None] = _alone
 
     def cross_entropy(self, logits: Tensor, *, reduction: str = "mean") -> Tensor:
         """Cross-entropy with the labels, mixed and smoothed as the batch says; a mean, or one value per sample."""
@@ -84,15 +93,27 @@ class Recipe(ABC):
 
     Attributes:
         replays: how often each batch is used in turn, each time with a step of the optimizer.
+        teacher: the model that it learns from, as it is named for `load_model`; None where it has to be trained first,
+            as `first()` says, or where there is none.
     """
 
     replays: int = 1
+    teacher: str | None = None
 
-    @property
+    @cached_property  # which a subclass may replace by a field of this name
     def threat(self) -> Threat | None:
         """What the recipe defends against; None where it defends against nothing in particular."""
         attack: Attack | None = getattr(self, "attack", None)
         return None if attack is None else attack.threat
+
+    def first(self) -> Recipe | None:
+        """The recipe that the teacher has to be trained with before this one; None where nothing comes first."""
+        return None
+
+    def with_teacher(self, model: nn.Module) -> Recipe:
+        """This recipe, learning from that model: the trained one of `first()`, or the one that `teacher` names."""
+        del model
+        return self
 
     def prepare(self, model: nn.Module, batch: Batch) -> Views:
         """The adversarial inputs of a step; nothing by default."""
@@ -117,11 +138,15 @@ def warmed(attack: Attack, share: float) -> Attack:
     """The same attack with this share of its eps."""
     if share == 1.0:
         return attack
-    eps = attack.threat.eps
     own: Any = attack  # a frozen dataclass: every attack is one
     if not any(each.name == "threat" for each in fields(own)):  # a wrapper has that of its inner attack
         return cast("Attack", replace(own, attack=warmed(own.attack, share)))
-    return cast("Attack", replace(own, threat=attack.threat.with_eps(None if eps is None else eps * share)))
+    return cast("Attack", replace(own, threat=warmed_threat(attack.threat, share)))
+
+
+def warmed_threat(threat: Threat, share: float) -> Threat:
+    """The same threat with this share of its eps."""
+    return threat if threat.eps is None else threat.with_eps(threat.eps * share)
 
 
 @contextmanager
