@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from assay.threats import Threat
 
 _SHORT = re.compile(r"(?P<name>[A-Za-z_][\w-]*)(?::(?P<arguments>.*))?", re.DOTALL)
-_INNER = "attack."
 _CALLED: tuple[registry.Kind, ...] = (
     "attack",
     "threat",
@@ -131,20 +130,25 @@ class Calls(Expression):
         keywords: dict[str, Any],
         settings: Mapping[str, Any],
     ) -> None:
-        """Join settings from outside to a call; ``attack.name`` goes to the inner attack of a wrapper."""
-        inner = {name[len(_INNER) :]: given for name, given in settings.items() if name.startswith(_INNER)}
+        """Join settings from outside to a call; ``attack.name`` goes to the inner attack of a wrapper.
+
+        A wrapper of recipes has ``recipe.name`` in its place.
+        """
+        part = "recipe" if "recipe" in signature.parameters else "attack"
+        lead = f"{part}."
+        inner = {name[len(lead) :]: given for name, given in settings.items() if name.startswith(lead)}
         for name, given in settings.items():
-            if name.startswith(_INNER) and entry.inner:
+            if name.startswith(lead) and entry.inner:
                 continue
             self._known(entry, name, signature, node)
             if name in keywords and not self.default:
                 raise self.error(f"{name!r} is given here and as a setting", node)
             keywords[name] = given
-        if entry.inner and "attack" not in keywords:
+        if entry.inner and part not in keywords:
             reader = Calls(entry.inner, names=self.names, threat=self.threat, short=True, default=True)
-            keywords["attack"] = reader.read(settings=inner)
+            keywords[part] = reader.read(settings=inner)
         elif inner:
-            raise self.error("the inner attack is written out: put its settings there", node)
+            raise self.error(f"the inner {part} is written out: put its settings there", node)
 
     def _add_threat(
         self, node: ast.Call, entry: registry.Entry, signature: inspect.Signature, keywords: dict[str, Any]

@@ -65,10 +65,7 @@ def value(text: str) -> Any:
         >>> value("8/255"), value("dlr")
         (0.03137254901960784, 'dlr')
     """
-    text = text.strip()
-    if _WORD.fullmatch(text) and text.casefold() not in CONSTANTS:
-        return text
-    return parse(text)
+    return _value(text, None)
 
 
 def threat(text: str) -> Threat:
@@ -198,6 +195,15 @@ def _setting(name: str, text: str, common: Threat | None) -> Any:
     try:
         if last == "threat":
             return threat(text)
-        return attack(text, common) if last == "attack" else value(text)
+        if last == "recipe":
+            return recipe(text, common)
+        return attack(text, common) if last == "attack" else _value(text, common)
     except GrammarError as error:
         raise GrammarError(f"in the setting {name}: {error}") from error
+
+
+def _value(text: str, common: Threat | None) -> Any:
+    text = text.strip()
+    if _WORD.fullmatch(text) and text.casefold() not in CONSTANTS:
+        return text
+    return Calls(text, threat=common).read()

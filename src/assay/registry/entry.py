@@ -44,7 +44,7 @@ class Entry:
         paper: where the method was published; empty where it has none.
         access: what an attack asks of the model: ``labels``, ``scores`` or ``gradients``; empty for others.
         threats: names of the threats that an attack can use; empty for others.
-        inner: the attack that a wrapper runs when none is named; empty for others.
+        inner: the attack (or recipe) that a wrapper runs when none is named; empty for others.
         aliases: shorter names that are understood too.
     """
 

@@ -23,6 +23,7 @@ def _recipe(name: str, summary: str, paper: str = "", inner: str = "", aliases: 
 
 
 _PGD_10 = "PGD(steps=10, rel_step=0.25)"
+_PGD_NEAR = "PGD(steps=10, rel_step=7/31, start_noise=0.001)"  # 0.007 at 0.031, from next to the clean input
 
 RECIPES: tuple[Entry, ...] = (
     _recipe("Standard", "cross-entropy on clean inputs"),
@@ -47,6 +48,40 @@ RECIPES: tuple[Entry, ...] = (
         "FastAT",
         "adversarial training with one step of 1.25 eps from a random start",
         "Wong et al. 2020, https://arxiv.org/abs/2001.03994",
+    ),
+    _recipe(
+        "FreeAT",
+        "weights and a perturbation that is carried on both follow each backward pass",
+        "Shafahi et al. 2019, https://arxiv.org/abs/1904.12843",
+    ),
+    _recipe(
+        "ALP",
+        "cross-entropy on clean and moved inputs, and the distance of their logits",
+        "Kannan et al. 2018, https://arxiv.org/abs/1803.06373",
+        inner=_PGD_10,
+    ),
+    _recipe(
+        "TRADES",
+        "clean cross-entropy, and how far the answer can be moved around each input",
+        "Zhang et al. 2019, https://arxiv.org/abs/1901.08573",
+        inner=_PGD_NEAR,
+    ),
+    _recipe(
+        "MART",
+        "boosted cross-entropy, and a divergence that counts for misclassified inputs",
+        "Wang et al. 2020, https://openreview.net/forum?id=rklOg6EFwS",
+        inner=_PGD_NEAR,
+    ),
+    _recipe(
+        "AWP",
+        "another recipe's gradient at weights that are moved against it",
+        "Wu et al. 2020, https://arxiv.org/abs/2004.05884",
+        inner="PGDAT()",
+    ),
+    _recipe(
+        "MultiThreat",
+        "the largest, mean or a random one of the losses under several attacks",
+        "Tramer and Boneh 2019, https://arxiv.org/abs/1904.13000",
     ),
 )
 

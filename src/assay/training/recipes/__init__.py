@@ -3,7 +3,28 @@
 from __future__ import annotations
 
 from assay.training.recipes.adversarial import FGSMAT, PGDAT, AdversarialTraining, FastAT
+from assay.training.recipes.alp import ALP
+from assay.training.recipes.awp import AWP
 from assay.training.recipes.base import Batch, Recipe, Views
+from assay.training.recipes.free import FreeAT
+from assay.training.recipes.mart import MART
+from assay.training.recipes.multi_threat import MultiThreat
 from assay.training.recipes.standard import Standard
+from assay.training.recipes.trades import TRADES
 
-__all__ = ["FGSMAT", "PGDAT", "AdversarialTraining", "Batch", "FastAT", "Recipe", "Standard", "Views"]
+__all__ = [
+    "ALP",
+    "AWP",
+    "FGSMAT",
+    "MART",
+    "PGDAT",
+    "TRADES",
+    "AdversarialTraining",
+    "Batch",
+    "FastAT",
+    "FreeAT",
+    "MultiThreat",
+    "Recipe",
+    "Standard",
+    "Views",
+]
