@@ -221,4 +221,4 @@ def test_moves_that_are_no_images_are_not_smoothed():
     with pytest.raises(ThreatError, match="moves of Rotation"):
         TIFGSM(threat=assay.Rotation(20))
     with pytest.raises(ThreatError, match="images"):
-        DIFGSM(threat=THREAT)(lambda v: v.flatten(1)[:, :3], torch.rand(2, 2, 2, 2, 2), torch.tensor([0, 0]))
+        DIFGSM(threat=THREAT).perturb(lambda v: v.flatten(1)[:, :3], torch.rand(2, 2, 2, 2, 2), torch.tensor([0, 0]))
