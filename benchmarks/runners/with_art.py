@@ -1,4 +1,4 @@
-"""adversarial-robustness-toolbox: PGD (its torch version), APGD, minimum-norm and black-box attacks, NumPy in and out."""
+"""adversarial-robustness-toolbox: PGD (its torch version), APGD, minimum-norm and black-box attacks, through NumPy."""
 
 from __future__ import annotations
 
@@ -123,12 +123,12 @@ def _zoo(model, x, y, *, steps, searches, seed, batch):
     """One image at a time, as it fails with more; coordinates anywhere and no smaller modifier, as the paper has it."""
     attack = evasion.ZooAttack(
         _classifier(_Single(model), x), max_iter=steps, binary_search_steps=searches, use_resize=False,
-        use_importance=False, batch_size=1, verbose=False, **ZOO,
+        use_importance=False, abort_early=False, batch_size=1, verbose=False, **ZOO,
     )  # fmt: skip
     return _generate(attack, x, y)
 
 
-ZOO = {"learning_rate": 0.1, "initial_const": 1.0}
+ZOO = {"learning_rate": 0.1, "initial_const": 10.0}
 ATTACKS = {
     "pgd": pgd,
     "apgd": apgd,

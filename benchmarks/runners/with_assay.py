@@ -52,6 +52,7 @@ def _square(model, x, y, *, norm, eps, queries, seed, batch):
 
 
 ENDLESS = 10**6
+ZOO = {"lr": 0.1, "initial_c": 10.0}
 THREATS = {"l0": assay.L0(), "l1": assay.L1(), "l2": assay.L2(), "linf": assay.Linf()}
 NEAREST = {
     "CarliniWagner": ("cw", ("l2", "linf")),
@@ -78,7 +79,7 @@ ATTACKS = {
     "sign-opt-l2": partial(_by_queries, make=partial(attacks.SignOPT, threat=THREATS["l2"], steps=ENDLESS)),
     "zoo-l2": partial(
         _by_queries,
-        make=partial(attacks.ZOO, threat=THREATS["l2"], steps=100, search_steps=3, lr=0.1, initial_c=1.0),
+        make=partial(attacks.ZOO, threat=THREATS["l2"], steps=100, search_steps=3, abort_early=False, **ZOO),
     ),
     **{
         f"{label}-{norm}": partial(_nearest, name=name, threat=THREATS[norm])

@@ -33,7 +33,7 @@ class Boundary(Attack):
 
     From $\tilde x$ at distance $D$ a Gaussian $\eta$, orthogonal to $\tilde x - x$ and of length $\delta D$, leads to
     the point of the same distance in the direction $\tilde x + \eta - x$; from there the distance is made smaller by
-    $\epsilon D$. The walk goes there when it reaches the goal. Every tenth step the point before the second part is
+    $\epsilon D$. The walk goes there when it reaches the goal. Every second step the point before the second part is
     asked about as well: where more than half of the last 100 of these (less than a fifth) reached the goal, $\delta$
     and $\epsilon$ grow (shrink) by half; where more than a quarter (less than a tenth) of the last 30 whole steps did,
     $\epsilon$ does.
@@ -58,9 +58,12 @@ class Boundary(Attack):
         InputError: at use, `start` does not hold inputs like x.
 
     Deviations:
-        Settings are those of the authors' released code, where the paper gives none. Starts are blends with noise of
-        several kinds, found by bisection instead of a walk over 1,000 blends. With one feature there is no way around,
-        and only the second part is walked.
+        Settings are those of the authors' released code, where the paper gives none, but for first steps of 0.1 instead
+        of 0.01 and checks every second step instead of every tenth: lengths of steps change after 100 checks at the
+        earliest, so that the small ones last for the first 1,000 queries. On images of 28x28 pixels the median distance
+        after 3,000 queries fell from 2.41 to 0.70, and after 12,000 from 0.472 to 0.457. Starts are blends with noise
+        of several kinds, found by bisection instead of a walk over 1,000 blends. With one feature there is no way
+        around, and only the second part is walked.
 
     References:
         Brendel, Rauber, Bethge, "Decision-based adversarial attacks: reliable attacks against black-box machine
@@ -78,10 +81,10 @@ class Boundary(Attack):
 
     threat: Threat
     steps: int = 25_000
-    around: float = 1e-2
-    nearer: float = 1e-2
+    around: float = 0.1
+    nearer: float = 0.1
     adaptation: float = 1.5
-    every: int = 10
+    every: int = 2
     converged: float = 1e-7
     start: Tensor | None = field(default=None, repr=False, compare=False)
 
