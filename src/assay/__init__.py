@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from assay.threats import Threat as Threat
     from assay.threats import ToneCurve as ToneCurve
     from assay.threats import Translation as Translation
+    from assay.training import Training as Training
+    from assay.training import recipes as recipes
+    from assay.training import train as train
     from assay.transformations import EOT as EOT
     from assay.universal import Universal as Universal
     from assay.universal import UniversalPatch as UniversalPatch
@@ -66,6 +69,7 @@ _HOMES = {
     "Threat": "assay.threats",
     "ToneCurve": "assay.threats",
     "Translation": "assay.threats",
+    "Training": "assay.training",
     "Untargeted": "assay.goals",
     "Universal": "assay.universal",
     "UniversalPatch": "assay.universal",
@@ -75,6 +79,8 @@ _HOMES = {
     "load_data": "assay.data",
     "load_model": "assay.models",
     "picture": "assay.drawing",
+    "recipes": "assay.training",
+    "train": "assay.training",
 }
 
 _MODULES = (

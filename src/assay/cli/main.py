@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Annotated
 
 import typer
 
 from assay import __version__
-from assay.cli import attack, catalog, evaluate, patch, physical, runs, terminal, universal
+from assay.cli import attack, catalog, evaluate, patch, physical, runs, terminal, train, universal
 
 app = typer.Typer(
     name="assay",
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 app.command("evaluate")(evaluate.evaluate)
 app.command("attack")(attack.attack)
+app.command("train")(train.train)
 app.command("universal")(universal.universal)
 app.command("patch")(patch.patch)
 app.command("physical")(physical.physical)
@@ -58,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     # slower as soon as anything else runs on the machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        app(arguments, prog_name="assay")
+        app(arguments, prog_name="assay", obj=sys.argv[1:] if arguments is None else arguments)
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else 3
     return 0

@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.text import Text
 
-from assay.errors import AccessError, AssayError, DataError, InputError, ModelError, StoreError
+from assay.errors import AccessError, AssayError, DataError, InputError, ModelError, StoreError, TrainingError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -105,7 +105,7 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
             raise typer.Exit(INTERRUPTED) from None
         except RunError as error:
             _fail(error.reason, FAILED)
-        except StoreError as error:
+        except (StoreError, TrainingError) as error:
             _fail(error, FAILED)
         except AssayError as error:
             _fail(error, USAGE)

@@ -45,7 +45,7 @@ class Feed:
     world: int = 1
     extra: Data | None = None
     extra_share: float = 0.0
-    device: torch.device = torch.device("cpu")
+    device: torch.device | str = "cpu"
     dtype: torch.dtype = torch.float32
 
     def __post_init__(self) -> None:
@@ -87,7 +87,7 @@ class Feed:
         return x.to(self.device, self.dtype), y.to(self.device), index.to(self.device)
 
     def _plan(self, epoch: int) -> Tensor:
-        """The positions of every batch of an epoch, `(steps, batch)`; those of extra data lie behind those of the data."""
+        """The positions of every batch of an epoch, `(steps, batch)`; extra data lie behind the data."""
         own = self.batch - self._extras
         plan = self._order(epoch, len(self.data), "order")[: self.steps * own].view(self.steps, own)
         if self.extra is None:

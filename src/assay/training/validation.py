@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from assay.attacks import PGD
 from assay.data import Data
-from assay.rng import derive
 from assay.threats import Threat
 from assay.training.recipes.base import mode
 from assay.training.workers import Workers

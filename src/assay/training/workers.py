@@ -1,8 +1,8 @@
 """The processes and devices that train one model together: the only file that knows Lightning Fabric.
 
-Every process holds the whole model. Gradients are averaged over the processes by one all-reduce after the backward pass,
-together with the statistics of batch norm, and not by hooks inside it: adversarial recipes run the network many times a
-step and differentiate some of these passes twice, which such hooks do not allow.
+Every process holds the whole model. Gradients are averaged over the processes by one all-reduce after the backward
+pass, together with the statistics of batch norm, and not by hooks inside it: adversarial recipes run the network many
+times a step and differentiate some of these passes twice, which such hooks do not allow.
 """
 
 from __future__ import annotations
@@ -94,10 +94,10 @@ class Workers:
 
     def total(self, *counts: float) -> list[float]:
         """The sums of these numbers over all processes."""
+        if self.world == 1:
+            return list(counts)
         values = torch.tensor(counts, dtype=torch.float64, device=self.device)
-        if self.world > 1:
-            values = self._fabric.all_reduce(values, reduce_op="sum")
-        return cast("list[float]", values.tolist())
+        return cast("list[float]", self._fabric.all_reduce(values, reduce_op="sum").tolist())
 
     def joined(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
         """Tensors of `(b, ...)` of every process, one after the other in the order of the ranks."""
@@ -111,7 +111,8 @@ class Workers:
 
     def wait(self) -> None:
         """Wait for all processes."""
-        self._fabric.barrier()
+        if self.world > 1:
+            self._fabric.barrier()
 
     @staticmethod
     def expected() -> int:
@@ -119,14 +120,14 @@ class Workers:
         return int(os.environ.get("WORLD_SIZE", "1"))
 
     @staticmethod
+    def here() -> int:
+        """The number of this process; 0 without torchrun."""
+        return int(os.environ.get("RANK", "0"))
+
+    @staticmethod
     def restarted() -> bool:
         """Whether torchrun started these processes anew after one of them fell."""
         return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-
-
-def first_rank() -> bool:
-    """Whether this process speaks for all."""
-    return int(os.environ.get("RANK", "0")) == 0
 
 
 def norm(tensors: Iterable[Tensor]) -> Tensor:

@@ -1,0 +1,212 @@
+"""``assay train``: a network trained by a recipe, on one device or many, in a folder that can be continued."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from assay.cli import options, terminal
+from assay.errors import SettingError, TrainingError
+
+if TYPE_CHECKING:
+    from assay.training import Training
+
+_RESTARTS = 3  # of all processes after one of them fell
+
+
+@terminal.guarded
+def train(
+    context: typer.Context,
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="NETWORK",
+            help="A network such as 'PreActResNet18(classes=10)' (`assay list networks`), package.module:callable, or "
+            "a MODEL whose training goes on.",
+        ),
+    ],
+    data: options.Data,
+    recipe: Annotated[str, typer.Option(metavar="RECIPE", help="standard, pgdat, trades: `assay list recipes`.")],
+    threat: Annotated[
+        str | None,
+        typer.Option(metavar="THREAT", help="What to defend against, and to measure under: linf:8/255, l2:0.5."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A setting of the recipe: beta=6, attack.steps=7."),
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the data.")] = 10,
+    batch: Annotated[int, typer.Option(min=1, help="Samples of a step, over all processes.")] = 128,
+    optimizer: Annotated[
+        str | None, typer.Option(help="'SGD(lr=0.1, momentum=0.9, weight_decay=5e-4)'.", show_default="AdamW(lr=2e-3)")
+    ] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="'Piecewise(milestones=(0.5, 0.75))', cosine.", show_default="cyclic")
+    ] = None,
+    average: Annotated[
+        str | None, typer.Option(help="Average of the weights: 'EMA(decay=0.998)', swa.", show_default="none")
+    ] = None,
+    augment: Annotated[
+        list[str] | None, typer.Option(help="A random change of inputs: 'Crop(padding=4)', flip; may be repeated.")
+    ] = None,
+    label_smoothing: Annotated[float, typer.Option(help="Share of each target spread over all classes.")] = 0.0,
+    clip: Annotated[float | None, typer.Option(help="Largest norm of the gradient.", show_default="none")] = None,
+    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 64-true.")] = "32-true",
+    channels_last: Annotated[
+        bool, typer.Option("--channels-last", help="Faster convolutions on many devices.")
+    ] = False,
+    compile_: Annotated[bool, typer.Option("--compile", help="Compile the network first.")] = False,
+    warmup: Annotated[float, typer.Option(metavar="EPOCHS", help="Epochs over which eps grows to its size.")] = 0.0,
+    extra: Annotated[str | None, typer.Option(metavar="DATA", help="Further data, for instance synthetic.")] = None,
+    extra_share: Annotated[float, typer.Option(metavar="SHARE", help="Their share of each batch.")] = 0.0,
+    validation: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Samples held out for measuring.", show_default="1,000, at most a tenth of the data"
+        ),
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(metavar="EPOCHS", help="Stop when no epoch was better for so long.")
+    ] = None,
+    guard: Annotated[
+        bool, typer.Option("--guard/--no-guard", help="Stop when robust accuracy collapses by more than 20 points.")
+    ] = True,
+    keep: Annotated[str, typer.Option(help="Weights of the best epoch or of the last.")] = "best",
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", file_okay=False, help="Folder of the run, a MODEL afterwards.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")] = False,
+    limit: options.Limit = None,
+    seed: options.Seed = 0,
+    devices: Annotated[int, typer.Option(min=1, help="Processes, each with a device of its own.")] = 1,
+    device: options.Device = options.DeviceName.auto,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Train a network for robustness."""
+    if resume and overwrite:
+        raise typer.BadParameter("--resume continues a run, --overwrite replaces it: give one of them")
+    for name, given in (("--resume", resume), ("--overwrite", overwrite)):
+        if given and out is None:
+            raise typer.BadParameter("needs --out", param_hint=name)
+    if devices > 1:
+        _launch(devices, context.obj, out)
+    from assay import grammar
+    from assay.training import train as run
+    from assay.training.workers import Workers
+
+    allowed = None if threat is None else grammar.threat(threat)
+    place: str | None = None if device is options.DeviceName.auto else options.device(device)
+    found = run(
+        model,
+        options.canonical("data", data),
+        recipe=grammar.recipe(recipe, allowed, settings or ()),
+        threat=allowed,
+        epochs=epochs,
+        out=out,
+        batch=batch,
+        optimizer=optimizer,
+        schedule=schedule,
+        average=average,
+        augment=augment or (),
+        label_smoothing=label_smoothing,
+        clip=clip,
+        precision=precision,
+        channels_last=channels_last,
+        compile=compile_,
+        warmup=warmup,
+        extra=extra,
+        extra_share=extra_share,
+        validation=validation,
+        patience=patience,
+        guard=0.2 if guard else None,
+        keep=keep,
+        limit=limit,
+        seed=seed,
+        device=place,
+        resume=resume,
+        overwrite=overwrite,
+        progress=not quiet,
+    )
+    if Workers.here() == 0:
+        _tell(found, as_json=as_json, quiet=quiet)
+    if Workers.expected() > 1:  # gloo may abort while the interpreter shuts down
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def _launch(devices: int, arguments: list[str], out: Path | None) -> NoReturn:
+    """Run the same command in several processes; those that fall are started again and go on from the checkpoint."""
+    import logging
+    import uuid
+
+    import torch
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    if torch.cuda.is_available() and devices > torch.cuda.device_count():
+        raise SettingError(f"--devices {devices}: this machine has {torch.cuda.device_count()} graphics card(s).")
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, torch.get_num_threads() // devices)))
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=devices,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=_RESTARTS if out is not None else 0,
+        monitor_interval=0.5,
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", "assay", *_without_devices(arguments))
+    except ChildFailedError as error:
+        codes = [failure.exitcode for failure in error.failures.values()]
+        if terminal.USAGE in codes:
+            raise typer.Exit(terminal.USAGE) from None
+        way_on = "nothing was kept: give --out." if out is None else f"continue with --resume: {out} has a checkpoint."
+        raise TrainingError(f"the processes ended with {sorted(set(codes))}; {way_on}") from error
+    raise typer.Exit
+
+
+def _without_devices(arguments: list[str]) -> list[str]:
+    """The command line for one of the processes."""
+    found = []
+    left = iter(arguments)
+    for each in left:
+        if each == "--devices":
+            next(left, None)
+        elif not each.startswith("--devices="):
+            found.append(each)
+    return found
+
+
+def _tell(found: Training, *, as_json: bool, quiet: bool) -> None:
+    """What came out."""
+    best, last = found.best, found.history[-1]
+    if as_json:
+        terminal.document(
+            {
+                "clean_accuracy": found.clean_accuracy,
+                "robust_accuracy": found.robust_accuracy,
+                "epochs": last["epoch"],
+                "kept_epoch": None if best is None else best["epoch"],
+                "stopped": found.stopped,
+                "out": None if found.path is None else str(found.path),
+            }
+        )
+    if quiet:
+        return
+    if best is not None:
+        from assay.training.validation import STEPS
+
+        robust = "" if best["robust"] is None else f", {best['robust']:.1%} under PGD-{STEPS}"
+        terminal.people.print(f"kept epoch {best['epoch']}: {best['clean']:.1%} clean{robust} on held-out samples")
+    if found.path is not None:
+        terminal.people.print(f"evaluate it: assay evaluate {found.path} --data DATA --threat THREAT")

@@ -1,0 +1,229 @@
+"""The loop: every recipe, network, optimizer and number of processes goes through these steps."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_
+
+from assay.errors import TrainingError
+from assay.rng import Keyed, derive
+from assay.training.feed import Feed
+from assay.training.folder import Row
+from assay.training.recipes import Batch
+from assay.training.settings import Settings
+from assay.training.workers import Workers, norm
+
+
+@final
+@dataclass(kw_only=True)
+class Progress:
+    """How far a run has come: everything in it is part of the checkpoint.
+
+    Args:
+        step: batches done.
+        loss: sum of the losses of this epoch's steps.
+        seconds: time spent on training, validation left out, in this epoch.
+        total: time spent on the run in all attempts.
+        history: one row per epoch done.
+        best: the row of the best epoch.
+        weights: the network of the best epoch.
+        stopped: why the run ended before its last epoch; empty otherwise.
+    """
+
+    step: int = 0
+    loss: float = 0.0
+    seconds: float = 0.0
+    total: float = 0.0
+    history: list[Row] = field(default_factory=list)
+    best: Row | None = None
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    stopped: str = ""
+
+
+@final
+class Fit:
+    """One network in training.
+
+    Args:
+        model: the network, on the device, trained in place.
+        feed: its batches.
+        settings: how, and by which recipe.
+        workers: with whom.
+        classes: number of classes, for targets of mixed inputs.
+
+    Attributes:
+        recipe: what a step minimises.
+        progress: how far the run has come.
+        due: whether this process wants a checkpoint after the next step.
+        agreed: whether all processes shall write one now: one of them wanted it.
+        asked_to_stop: whether the run shall end after the present step.
+    """
+
+    def __init__(self, model: nn.Module, feed: Feed, settings: Settings, workers: Workers, classes: int) -> None:
+        self.model, self.feed, self.settings, self.workers = model, feed, settings, workers
+        self.recipe = settings.recipe
+        self.classes = classes
+        self.net: nn.Module = torch.compile(model) if settings.compile else model  # type: ignore[assignment]
+        self.optimizer = settings.optimizer.build([p for p in model.parameters() if p.requires_grad])
+        self.average = settings.average.start(model) if settings.average else None
+        self.memory: dict[str, Tensor] = {}
+        self.progress = Progress()
+        self.steps = settings.epochs * feed.steps
+        self.due = self.agreed = self.asked_to_stop = False
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is measured and kept: the averaged one where weights are averaged."""
+        return self.model if self.average is None else self.average.module
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next step belongs to."""
+        return self.progress.step // self.feed.steps
+
+    @property
+    def epoch_start(self) -> int:
+        """The number of steps before this epoch, the one of the last step."""
+        return (self.progress.step - 1) // self.feed.steps * self.feed.steps
+
+    def steps_left(self) -> Iterator[float]:
+        """Do the steps that are left of this epoch; after each its loss.
+
+        Raises:
+            TrainingError: the loss is no finite number any more, or the device has too little memory.
+        """
+        number, done = divmod(self.progress.step, self.feed.steps)
+        batches = self.feed.epoch(number, done)
+        while True:
+            began = time.perf_counter()
+            parts = next(batches, None)
+            if parts is None:
+                return
+            try:
+                loss = self._batch(*parts)
+            except torch.OutOfMemoryError as error:
+                raise TrainingError(
+                    f"the device has too little memory for a batch of {len(parts[0])}: take a smaller --batch or "
+                    f"--precision bf16-mixed. ({str(error).splitlines()[0]})"
+                ) from error
+            self.progress.step += 1
+            self.progress.loss += loss
+            spent = time.perf_counter() - began
+            self.progress.seconds += spent
+            self.progress.total += spent
+            yield loss
+            if self.asked_to_stop:
+                raise KeyboardInterrupt
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step."""
+        return self.settings.optimizer.lr * self.settings.schedule.at((step + 0.5) / self.steps)
+
+    def _batch(self, x: Tensor, y: Tensor, index: Tensor) -> float:
+        step, settings = self.progress.step, self.settings
+        x, targets = self._augmented(x, y, index)
+        if settings.channels_last and x.ndim == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        epoch = step / self.feed.steps
+        share = min(1.0, (epoch + 1 / self.feed.steps) / settings.warmup) if settings.warmup else 1.0
+        losses = [
+            self._step(
+                Batch(
+                    x=x,
+                    y=y,
+                    index=index,
+                    seed=derive(settings.seed, "step", step, replay),
+                    epoch=epoch,
+                    targets=targets,
+                    label_smoothing=settings.label_smoothing,
+                    eps_share=share,
+                    memory=self.memory,
+                )
+            )
+            for replay in range(self.recipe.replays)
+        ]
+        return sum(losses) / len(losses)
+
+    def _augmented(self, x: Tensor, y: Tensor, index: Tensor) -> tuple[Tensor, Tensor | None]:
+        targets: Tensor | None = None
+        key = derive(self.settings.seed, "augment", self.progress.step)
+        for place, part in enumerate(self.settings.augment):
+            x, targets = part(x, y, targets, Keyed(derive(key, place), index), classes=self.classes)
+        return x, targets
+
+    def _step(self, batch: Batch) -> float:
+        """One step of the optimizer."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate(self.progress.step)
+        self.net.train()
+        with self.workers.autocast():
+            views = self.recipe.prepare(self.net, batch)
+            with self.recipe.around(self.net, batch, views):
+                self.optimizer.zero_grad(set_to_none=True)
+                loss = self.recipe.loss(self.net, batch, views)
+                torch.autograd.backward(loss)
+                self.recipe.after(self.net, batch, views)
+                self.workers.average(self.model)
+                value = self._checked(loss)
+                self.optimizer.step()
+        if self.average is not None:
+            self.average.update(self.model, (self.progress.step + 1) / self.steps)
+        return value
+
+    def _checked(self, loss: Tensor) -> float:
+        """The loss as a number, gradients clipped; both finite."""
+        own = [p for p in self.model.parameters() if p.grad is not None]
+        length = norm(p.grad for p in own if p.grad is not None)
+        value, size = torch.stack([loss.detach().to(length.dtype), length]).tolist()
+        value, size, wanted = (each / self.workers.world for each in self.workers.total(value, size, self.due))
+        self.agreed = wanted > 0
+        if not (math.isfinite(value) and math.isfinite(size)):
+            what = f"the gradient became {size}" if math.isfinite(value) else f"the loss became {value}"
+            raise TrainingError(
+                f"{what} at step {self.progress.step + 1} (epoch {self.epoch + 1}). Try a lower learning rate "
+                "(--optimizer 'SGD(lr=0.01)'), shorter gradients (--clip 1), a slower start "
+                "(--schedule 'Cyclic(peak=0.4)', --warmup 5) or --precision 32-true. No step was made with it."
+            )
+        if self.settings.clip is not None:
+            clip_grads_with_norm_(own, self.settings.clip, length)
+        return float(value)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the rest of the run depends on."""
+        done = self.progress
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "memory": self.workers.joined(self.memory),
+            "progress": dict(vars(done)),
+            "random": _random(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up a run where a checkpoint was written."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.memory.clear()
+        self.memory.update(self.workers.own(state["memory"]))
+        self.progress = Progress(**state["progress"])
+        torch.set_rng_state(state["random"]["cpu"])
+        if torch.cuda.is_available() and "cuda" in state["random"]:
+            torch.cuda.set_rng_state(state["random"]["cuda"])
+
+
+def _random() -> dict[str, Tensor]:
+    """The state of torch's own generators, which dropout draws from."""
+    found = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        found["cuda"] = torch.cuda.get_rng_state()
+    return found

@@ -1,0 +1,70 @@
+"""The network before training and after it: built from its name, and kept with a card that says what it is."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from assay import grammar, registry
+from assay.errors import ModelError
+from assay.models import saved, zoo
+from assay.models.load import load_model
+from assay.rng import derive
+
+
+def network(model: nn.Module | str, seed: int) -> tuple[nn.Module, str | None]:
+    """The network to train, and the text that builds an untrained one like it; None where it is not known.
+
+    Args:
+        model: a module, an expression of a network ("PreActResNet18(classes=10)"), or a MODEL, whose training goes on.
+        seed: key of the first weights of a network that is built here.
+
+    Raises:
+        ModelError: there is no such network, or it has no parameters.
+    """
+    text: str | None = None
+    if isinstance(model, str):
+        with torch.random.fork_rng():
+            torch.manual_seed(derive(seed, "weights") % 2**63)
+            built, text = _named(model)
+    else:
+        built = model
+    if not any(p.requires_grad for p in built.parameters()):
+        what = model if isinstance(model, str) else type(model).__name__
+        raise ModelError(f"{what} has no parameters to train.")
+    return built, text
+
+
+def _named(spec: str) -> tuple[nn.Module, str]:
+    name = spec.partition("(")[0]
+    entry = registry.find("network", name)
+    if entry is not None and spec not in zoo.names():
+        return grammar.named(spec, nn.Module), spec if "(" in spec else f"{entry.name}()"
+    built = load_model(spec)
+    if spec in zoo.names():
+        known = zoo.card(spec)["architecture"]
+        settings = ", ".join(f"{key}={value!r}" for key, value in known["settings"].items())
+        return built, f"{known['network']}({settings})"
+    if (Path(spec) / saved.CARD).is_file():
+        return built, saved.card(Path(spec))["network"]
+    return built, spec
+
+
+def keep_model(folder: Path, weights: dict[str, Tensor], text: str | None, facts: dict[str, Any]) -> None:
+    """Write the network and its card.
+
+    Args:
+        folder: where; it is a MODEL from then on.
+        weights: the state of the network.
+        text: what builds an untrained one.
+        facts: recipe, data, threat, accuracies, versions.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+    saved.save(folder, text, weights, {**facts, "date": today})
