@@ -83,6 +83,40 @@ RECIPES: tuple[Entry, ...] = (
         "the largest, mean or a random one of the losses under several attacks",
         "Tramer and Boneh 2019, https://arxiv.org/abs/1904.13000",
     ),
+    _recipe(
+        "InterpolatedAT",
+        "mixup of the clean and of the adversarial half",
+        "Lamb et al. 2022, https://arxiv.org/abs/1906.06784",
+        inner="PGD(steps=7, rel_step=7/31)",
+        aliases=("iat",),
+    ),
+    _recipe(
+        "AVMixup",
+        "cross-entropy between each input and a point beyond its adversarial one",
+        "Lee et al. 2020, https://arxiv.org/abs/2003.02484",
+        inner=_PGD_10,
+    ),
+    _recipe(
+        "CURE",
+        "clean cross-entropy, and how the loss's gradient changes along its signs",
+        "Moosavi-Dezfooli et al. 2019, https://arxiv.org/abs/1811.09716",
+    ),
+    _recipe(
+        "LLR",
+        "clean cross-entropy, and how far the loss is from linear around each input",
+        "Qin et al. 2019, https://arxiv.org/abs/1907.02610",
+    ),
+    _recipe(
+        "GradAlign",
+        "single-step adversarial training whose gradients stay aligned around each input",
+        "Andriushchenko and Flammarion 2020, https://arxiv.org/abs/2007.02617",
+        inner="FGSM()",
+    ),
+    _recipe(
+        "Distillation",
+        "the answers of a teacher at a high temperature, learned at the same",
+        "Papernot et al. 2016, https://arxiv.org/abs/1511.04508",
+    ),
 )
 
 NETWORKS: tuple[Entry, ...] = (

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from assay.training.recipes.adversarial import FGSMAT, PGDAT, AdversarialTraining, FastAT
 from assay.training.recipes.alp import ALP
+from assay.training.recipes.avmixup import AVMixup
 from assay.training.recipes.awp import AWP
 from assay.training.recipes.base import Batch, Recipe, Views
+from assay.training.recipes.cure import CURE
+from assay.training.recipes.distillation import Distillation
 from assay.training.recipes.free import FreeAT
+from assay.training.recipes.grad_align import GradAlign
+from assay.training.recipes.interpolated import InterpolatedAT
+from assay.training.recipes.llr import LLR
 from assay.training.recipes.mart import MART
 from assay.training.recipes.multi_threat import MultiThreat
 from assay.training.recipes.standard import Standard
@@ -15,14 +21,20 @@ from assay.training.recipes.trades import TRADES
 __all__ = [
     "ALP",
     "AWP",
+    "CURE",
     "FGSMAT",
+    "LLR",
     "MART",
     "PGDAT",
     "TRADES",
+    "AVMixup",
     "AdversarialTraining",
     "Batch",
+    "Distillation",
     "FastAT",
     "FreeAT",
+    "GradAlign",
+    "InterpolatedAT",
     "MultiThreat",
     "Recipe",
     "Standard",

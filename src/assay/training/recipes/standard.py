@@ -7,13 +7,20 @@ from typing import final
 
 from torch import Tensor, nn
 
+from assay.training.ranges import check_range
 from assay.training.recipes.base import Batch, Recipe, Views
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Standard(Recipe):
-    """Empirical risk minimisation: the mean of `CE(f(x), y)`.
+    """Empirical risk minimisation: the mean of `CE(f(x) / T, y)`.
+
+    Args:
+        temperature: T, by which the logits are divided; the teacher of a distillation is trained so.
+
+    Raises:
+        SettingError: the temperature is not positive.
 
     Example:
         >>> import torch
@@ -22,6 +29,11 @@ class Standard(Recipe):
         0
     """
 
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_range(self, "temperature", above=True)
+
     def loss(self, model: nn.Module, batch: Batch, views: Views) -> Tensor:
         """Cross-entropy on the clean inputs."""
-        return batch.cross_entropy(model(batch.x))
+        return batch.cross_entropy(model(batch.x) / self.temperature)

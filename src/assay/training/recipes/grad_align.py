@@ -1,0 +1,80 @@
+"""Gradient alignment: what keeps single-step adversarial training from overfitting to its step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from assay.attacks import Attack
+from assay.rng import Keyed, derive
+from assay.training.ranges import check_range
+from assay.training.recipes.base import Batch, Recipe, Views, warmed_threat
+from assay.training.recipes.slopes import inner, slopes
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class GradAlign(Recipe):
+    """Gradient alignment: the mean of `CE(f(x'), y) + weight (1 - cos(g(x), g(x + u)))`, g the loss's gradient.
+
+    The move u is a random one of the threat. The gradients are taken in the mode that the network is in; samples one of
+    whose gradients vanishes do not count in the mean of the penalty.
+
+    Args:
+        attack: the search for `x'`, a single step.
+        weight: of the penalty.
+        train_mode: run the attack's passes in train mode, where batch norm uses the batch and moves its statistics.
+        stop: let no gradient flow through g(x), as in the released code; one flows through both gradients when False.
+
+    Raises:
+        SettingError: the weight is negative.
+
+    Deviations:
+        `x + u` stays inside the bounds. With an attack from a random start, the released code takes the first gradient
+        there; here it is always that at x.
+
+    References:
+        Andriushchenko, Flammarion, "Understanding and improving fast adversarial training", NeurIPS 2020,
+        https://arxiv.org/abs/2007.02617
+
+    Example:
+        >>> import assay
+        >>> assay.grammar.recipe("grad-align", "linf:8/255").attack.steps
+        1
+    """
+
+    attack: Attack
+    weight: float = 0.2
+    train_mode: bool = True
+    stop: bool = False
+
+    def __post_init__(self) -> None:
+        check_range(self, "weight")
+
+    def prepare(self, model: nn.Module, batch: Batch) -> Views:
+        """The moved inputs, and the randomly moved ones."""
+        threat = warmed_threat(self.attack.threat, batch.eps_share)
+        dtype = torch.float64 if batch.x.dtype == torch.float64 else torch.float32
+        with torch.no_grad():
+            move = threat.start(batch.x, Keyed(derive(batch.seed, "align"), batch.index, dtype=dtype))
+            near = threat.apply(batch.x, move)
+        return {"x_adv": batch.perturb(model, self.attack, train_mode=self.train_mode), "x_near": near}
+
+    def loss(self, model: nn.Module, batch: Batch, views: Views) -> Tensor:
+        """Cross-entropy on the moved inputs, and how far gradients turn."""
+        moved = batch.cross_entropy(model(views["x_adv"]))
+        _, here = slopes(model, batch, batch.x, graph=not self.stop)
+        _, there = slopes(model, batch, views["x_near"])
+        return moved + self.weight * _turn(here, there)
+
+
+def _turn(a: Tensor, b: Tensor) -> Tensor:
+    """The mean of `1 - cos(a, b)` over the samples for which it is defined."""
+    norms = [torch.linalg.vector_norm(each.flatten(1), dim=1) for each in (a, b)]
+    rows = ((norms[0] > 0) & (norms[1] > 0)).nonzero().squeeze(1)
+    cosine = inner(a[rows], b[rows]) / norms[0][rows] / norms[1][rows]
+    turned: Tensor = (1 - cosine).sum() / max(len(rows), 1)
+    return turned
