@@ -22,8 +22,8 @@ Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A zoo name, package.module:callable, a .pt2, TorchScript or .onnx file, torchvision:, timm: or hf:NAME, "
-        "sklearn:FILE, http://host:port/path.",
+        help="A zoo name, the folder of a training run, package.module:callable, a .pt2, TorchScript or .onnx file, "
+        "torchvision:, timm: or hf:NAME, sklearn:FILE, http://host:port/path.",
     ),
 ]
 Data = Annotated[

@@ -8,16 +8,18 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from assay import registry
 from assay.errors import ModelError
 from assay.importing import named_object, near
-from assay.models import zoo
+from assay.models import saved, zoo
 from assay.models.ensemble import Ensemble, EnsembleSpec, is_ensemble
 from assay.models.estimators import Estimator, is_estimator, read_sklearn
 from assay.models.http_model import read_http
 from assay.models.limited import LimitedSpec, is_limited, limited
 
 _FORMS = (
-    "a zoo name ({names}), package.module:callable, a file (.pt2 of torch.export, .pt or .ts of TorchScript, .onnx), "
+    "a zoo name ({names}), package.module:callable, the folder of a training run, a file (.pt2 of torch.export, .pt or "
+    ".ts of TorchScript, .onnx), "
     "torchvision:NAME, timm:NAME, hf:NAME, sklearn:FILE, http://host:port/path, a view of one of these, such as "
     "LabelsOnly('MODEL'), or several as one: Ensemble('MODEL', 'MODEL')"
 )
@@ -28,10 +30,10 @@ def load_model(spec: str, *, device: str | torch.device = "cpu") -> nn.Module:
 
     Args:
         spec: a zoo name ("fashion-cnn"), "package.module:callable" (called without arguments, returns a module or a
-            classifier of scikit-learn), the path of a .pt2, TorchScript or .onnx file, "torchvision:NAME",
-            "timm:NAME", "hf:NAME", "sklearn:FILE?trust=yes", "http://host:port/path", or a view of one of these:
-            "LabelsOnly('MODEL')", "TopK('MODEL', 3)", "Rounded('MODEL', 2)", or several of them as one:
-            "Ensemble('MODEL', 'MODEL')".
+            classifier of scikit-learn), the folder of a training run ("runs/t"), the path of a .pt2, TorchScript or
+            .onnx file, "torchvision:NAME", "timm:NAME", "hf:NAME", "sklearn:FILE?trust=yes", "http://host:port/path",
+            or a view of one of these: "LabelsOnly('MODEL')", "TopK('MODEL', 3)", "Rounded('MODEL', 2)", or several of
+            them as one: "Ensemble('MODEL', 'MODEL')".
         device: where it goes.
 
     Raises:
@@ -60,10 +62,17 @@ def load_model(spec: str, *, device: str | torch.device = "cpu") -> nn.Module:
         model = read_sklearn(spec)
     elif spec.startswith(("http://", "https://")):
         model = read_http(spec)
+    elif spec.strip() and path.is_dir():
+        model = saved.load(path)
     elif path.suffix.lower() in _suffixes():
         model = _from_file(path, target)
     elif ":" in spec and "/" not in spec and "\\" not in spec:
         model = _called(spec)
+    elif registry.find("network", spec.partition("(")[0].strip()):
+        raise ModelError(
+            f"{spec!r} is a network that nobody has trained, so it is no MODEL. `assay train` trains it, and the "
+            "folder that its --out names is one."
+        )
     else:
         raise ModelError(f"no model named {spec!r}.{near(spec, zoo.names())} {_forms()}")
     return model.to(target).eval()
