@@ -7,6 +7,8 @@ import torch
 
 import assay
 from assay.attacks import BIM, FGSM, MIFGSM, PGD
+from assay.errors import SettingError
+from assay.rng import Keyed
 from assay.testing.problems import Affine
 
 PROBLEM = Affine(shape=(3, 4, 4), classes=2)
@@ -42,3 +44,27 @@ def test_the_older_attacks_judge_their_own_points_alone(make):
     steps = make(threat=assay.Linf(0.1)).steps
     _, forwards, _ = spent(make, 0.5)
     assert forwards.eq(1 + steps + 1).all()
+
+
+def test_a_start_near_the_input_is_normal_noise_of_that_size_inside_the_threat():
+    x = torch.full((4, 500), 0.5, dtype=torch.float64)
+    model = torch.nn.Linear(500, 3).double()
+    goal, index = torch.zeros(4, dtype=torch.int64), torch.tensor([5, 6, 7, 8])
+
+    def moves(threat, **settings):
+        attack = PGD(threat=threat, steps=1, rel_step=1e-9, **settings)
+        return attack.perturb(model, x, goal, seed=3, index=index) - x
+
+    noise = Keyed(3, index, dtype=torch.float64).normal(500)
+    torch.testing.assert_close(moves(assay.Linf(0.1), start_noise=0.001), 0.001 * noise, rtol=0, atol=1e-9)
+    assert moves(assay.Linf(0.1)).std() > 0.05  # uniform over the ball without it
+    near = moves(assay.Linf(0.001), start_noise=0.001)
+    assert near.abs().amax() <= 0.001 + 1e-12
+    assert 0.2 < (near.abs() > 0.000999).double().mean() < 0.45  # those beyond one standard deviation
+    assert moves(assay.L2(0.01), start_noise=0.001).norm(dim=1).max() <= 0.01 + 1e-12
+
+
+@pytest.mark.parametrize("settings", [{"start_noise": 0.0}, {"start_noise": 0.1, "random_start": False}])
+def test_noise_that_makes_no_start_is_refused(settings):
+    with pytest.raises(SettingError, match="start_noise"):
+        PGD(threat=assay.Linf(0.1), **settings)

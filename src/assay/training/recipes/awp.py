@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import final
 
@@ -70,6 +70,19 @@ class AWP(Recipe):
         """Those of the recipe inside."""
         return self.recipe.replays
 
+    @property
+    def teacher(self) -> str | None:  # type: ignore[override]
+        """That of the recipe inside."""
+        return self.recipe.teacher
+
+    def first(self) -> Recipe | None:
+        """What comes before the recipe inside."""
+        return self.recipe.first()
+
+    def with_teacher(self, model: nn.Module) -> Recipe:
+        """Around the recipe that learns from this model."""
+        return replace(self, recipe=self.recipe.with_teacher(model))
+
     def prepare(self, model: nn.Module, batch: Batch) -> Views:
         """What the recipe inside makes of the batch."""
         return self.recipe.prepare(model, batch)
@@ -90,13 +103,11 @@ class AWP(Recipe):
                 yield
                 return
             weights, moves = self._moves(model, batch, views)
-            with torch.no_grad():
-                torch._foreach_add_(weights, moves)
+            _move(weights, moves, 1)
             try:
                 yield
             finally:
-                with torch.no_grad():
-                    torch._foreach_sub_(weights, moves)
+                _move(weights, moves, -1)
 
     def _moves(self, model: nn.Module, batch: Batch, views: Views) -> tuple[list[Tensor], list[Tensor]]:
         """The weights that are moved, and their v."""
@@ -117,3 +128,11 @@ class AWP(Recipe):
         unit = grad / torch.where(peak > 0, peak, 1)
         unit = unit * (self.gamma * weight.detach().norm() / unit.norm().clamp_min(1))
         return torch.where(peak.isfinite(), unit, 0)
+
+
+def _move(weights: list[Tensor], moves: list[Tensor], sign: int) -> None:
+    """Add or subtract the moves; autocast keeps copies of the weights, which are made anew."""
+    if weights:
+        with torch.no_grad():
+            torch._foreach_add_(weights, moves, alpha=sign)
+        torch.clear_autocast_cache()

@@ -35,6 +35,9 @@ class FreeAT(Recipe):
         SettingError: a setting is out of range.
         ThreatError: the threat is another, or has no budget.
 
+    Deviations:
+        Where the bounds cut the moved input, the gradient passes to delta all the same; in the released code it is 0.
+
     References:
         Shafahi, Najibi, Ghiasi, Xu, Dickerson, Studer, Davis, Taylor, Goldstein, "Adversarial training for free!",
         NeurIPS 2019, https://arxiv.org/abs/1904.12843 (8 replays on CIFAR-10, 4 on ImageNet).
