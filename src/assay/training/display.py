@@ -87,6 +87,11 @@ class Display:
             self._console.print(text)
 
 
+def say(text: str) -> None:
+    """A line for people, outside of a table."""
+    Console(stderr=True, highlight=False, markup=False).print(text)
+
+
 def _time(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from types import FrameType
@@ -22,8 +23,9 @@ from assay.errors import AssayError, ModelError, SettingError, StoreError, Train
 from assay.evaluation.prepare import environment
 from assay.goals import Untargeted
 from assay.inputs import check_classes, check_inputs
+from assay.models.load import load_model
 from assay.rng import derive
-from assay.training.display import Display
+from assay.training.display import Display, say
 from assay.training.feed import Feed
 from assay.training.fit import Fit
 from assay.training.folder import Folder, Row, read_checkpoint
@@ -130,6 +132,7 @@ class Run:
         if folder is not None and Workers.restarted() and folder.run["state"] == "failed":
             raise TrainingError(folder.run["error"])  # it would fail again
         self.workers.wait()  # nobody reads a checkpoint before the folder is ready
+        self._find_teacher(out, resume=resume, overwrite=overwrite, show=show)
         state = read_checkpoint(out) if out is not None and resume else None
         if state is not None:
             self.fit.restore(state)
@@ -148,11 +151,28 @@ class Run:
                 display.say(done.stopped)
         return self._finished(folder, out)
 
+    def _find_teacher(self, out: Path | None, *, resume: bool, overwrite: bool, show: bool) -> None:
+        """Load what the recipe learns from, or train it first."""
+        recipe = self.settings.recipe
+        if recipe.teacher is not None:
+            self.fit.recipe = recipe.with_teacher(load_model(recipe.teacher, device=self.workers.device))
+        elif (before := recipe.first()) is not None:
+            alike = copy.deepcopy(self.model) if self.text is None else self.text
+            settings = replace(self.settings, recipe=before)
+            place = None if out is None else out / "teacher"
+            first = Run(alike, self.data, self.feed.extra, settings, self.workers)
+            if show and self.workers.rank == 0:
+                say(f"the teacher first: {before!r}")
+            taught = first.go(place, resume=resume, overwrite=overwrite, show=show)
+            self.fit.recipe = recipe.with_teacher(taught.model)
+
     def _folder(self, out: Path, *, resume: bool, overwrite: bool) -> Folder:
         settings = {
             "model": self.text or type(self.model).__name__,
             "data": self.data.name,
             "data_digest": self.data.fingerprint(),
+            "extra": None if self.feed.extra is None else self.feed.extra.name,
+            "extra_digest": None if self.feed.extra is None else self.feed.extra.fingerprint(),
             **self.settings.record(),
         }
         around = dict(environment(self.workers.device)) | {"processes": self.workers.world}

@@ -42,10 +42,9 @@ class Workers:
             raise SettingError(f"precision must be one of {', '.join(PRECISIONS)}; got {precision!r}.")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the import, and of what Fabric thinks of this machine
-            logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-            logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
             from lightning_fabric import Fabric
 
+            logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # what Fabric tells, people know by now
             local, world = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), int(os.environ.get("WORLD_SIZE", "1"))
             kind = (device or ("cuda" if torch.cuda.is_available() else "cpu")).partition(":")[0]
             self._fabric: Any = Fabric(
