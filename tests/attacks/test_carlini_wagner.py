@@ -82,7 +82,7 @@ def test_polish_only_makes_moves_smaller(norm):
         model = curved(48, 4, (0.0, 1.0))
         x = torch.rand(8, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         y = model(x).argmax(1)
-    raw, fine = few(norm, polish=0)(model, x, y), few(norm)(model, x, y)
+    raw, fine = few(norm, polish=0)(model, x, y), few(norm, targets=0)(model, x, y)
     assert raw.success.all()
     assert (fine.distance <= raw.distance * (1 + 1e-12)).all()
     assert fine.distance.sum() < 0.99 * raw.distance.sum()
@@ -120,7 +120,7 @@ def test_never_worse_than_the_papers_procedure():
     told = torch.tensor([reference(model, x[i : i + 1], int(y[i]), 40, 4, 0.05, 0.1) for i in range(3)])
     settings = {"steps": 40, "search_steps": 4, "lr": 0.05, "initial_c": 0.1}
     alone = CarliniWagner(threat=L2(), polish=0, **settings)(model, x, y)
-    whole = CarliniWagner(threat=L2(), **settings)(model, x, y)
+    whole = CarliniWagner(threat=L2(), targets=0, **settings)(model, x, y)
     assert told.isfinite().all()
     assert (alone.distance <= 1.01 * told).all()
     assert (whole.distance <= told).all()
@@ -202,7 +202,7 @@ def test_confidence_is_held(norm, targets):
     problem, model, x, y = setting(n=4)
     goal = Targeted(problem.targets(x, y, norm)) if targets else Untargeted(y)
     kappa = 0.4
-    plain, sure = few(norm)(model, x, goal), few(norm, confidence=kappa)(model, x, goal)
+    plain, sure = (few(norm, confidence=k, targets=0)(model, x, goal) for k in (0.0, kappa))
     assert plain.success.all()
     assert sure.success.all()
     assert (margin(model(sure.x_adv), goal) >= kappa).all()
@@ -346,6 +346,7 @@ def test_the_defaults_are_the_papers(norm, numbers):
         {"initial_c": -1.0},
         {"max_c": float("inf")},
         {"polish": -1},
+        {"targets": -1},
         {"confidence": -0.1},
         {"confidence": float("nan")},
     ],

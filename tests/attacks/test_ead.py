@@ -122,8 +122,9 @@ def test_confidence_is_held_by_every_success():
 def test_a_constant_without_progress_is_left():
     problem = Constant(classes=3)
     x, y = problem.inputs(2)
-    patient = EAD(threat=L1(), steps=40, search_steps=3, abort_early=False)(problem.model(), x, y)
-    hasty = EAD(threat=L1(), steps=40, search_steps=3)(problem.model(), x, y)
+    settings = {"steps": 40, "search_steps": 3, "targets": 0}
+    patient = EAD(threat=L1(), abort_early=False, **settings)(problem.model(), x, y)
+    hasty = EAD(threat=L1(), **settings)(problem.model(), x, y)
     assert (patient.backwards == 120).all()
     assert (hasty.backwards == 3 * 8).all()
     assert not hasty.success.any()
@@ -158,6 +159,7 @@ def test_settings_are_checked():
         {"beta": -0.1},
         {"confidence": -1.0},
         {"polish": -1},
+        {"targets": -1},
     ):
         with pytest.raises(SettingError, match=next(iter(wrong))):
             EAD(threat=L1(), **wrong)

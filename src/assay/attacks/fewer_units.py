@@ -62,7 +62,8 @@ def with_fewer(
     """Make moves that win sparser.
 
     Moves at the best end of the box with as many units as the linear model asks for, up to one less than are known to
-    be enough, are tried at once, and the same among the units of the move; until none of them wins.
+    be enough, are tried at once, and the same among the units of the move, at this end and as they are; until none of
+    them wins.
 
     Args:
         oracle: answers questions about moves.
@@ -73,7 +74,7 @@ def with_fewer(
         rounds: gradient evaluations, at most.
         threat: the threat of the oracle's rows.
     """
-    many = 2 * _TRIED
+    many = 3 * _TRIED
     each = torch.arange(len(x), device=x.device)
     live = torch.ones_like(each, dtype=torch.bool)
     for _ in range(rounds):
@@ -85,7 +86,8 @@ def with_fewer(
         slope = widened(grad)
         best = _best_end(grad, x, threat)
         gain = threat.per_unit(slope * best)
-        among = gain * (threat.per_unit(theta.abs()) > 0)
+        changed = threat.per_unit(theta.abs()) > 0
+        among, as_is = gain * changed, threat.per_unit(slope * theta).masked_fill(~changed, -torch.inf)
         gap = confidence - value + (slope * theta).flatten(1).sum(dim=1)
         reach = gain.flatten(1).sort(dim=1, descending=True).values.cumsum(dim=1)
         least = (reach < gap[:, None]).sum(dim=1) + 1
@@ -93,7 +95,8 @@ def with_fewer(
         sizes = (least[:, None] + (known - 1 - least)[:, None] * share).round()
         sizes = torch.minimum(sizes.clamp_min(1), known[:, None] - 1)
         sizes = sizes.reshape(*sizes.shape, *[1] * (x.ndim - 1))
-        tried = best[:, None] * torch.cat([_ranks(effect)[:, None] < sizes for effect in (gain, among)], dim=1)
+        kinds = (best, gain), (best, among), (theta, as_is)
+        tried = torch.cat([move[:, None] * (_ranks(effect)[:, None] < sizes) for move, effect in kinds], dim=1)
         output = oracle.scores(tried, rows=live).flatten(0, 1)
         asked = goal.at(each.repeat_interleave(many))
         won = asked.reached(output) & (margin(output, cast(ClassGoal, asked)) >= confidence)
