@@ -122,6 +122,21 @@ RECIPES: tuple[Entry, ...] = (
 NETWORKS: tuple[Entry, ...] = (
     _entry("network", "models.networks", "FashionCNN", "two convolutions and two linear layers for 1x28x28 images"),
     _entry("network", "models.networks", "DigitsMLP", "one hidden layer of 20 units for 1x8x8 digits"),
+    _entry("network", "models.networks", "SmallCNN", "four convolutions and two linear layers for images of one size"),
+    _entry(
+        "network",
+        "models.networks",
+        "PreActResNet18",
+        "pre-activation ResNet-18 for small images, 11.2 million parameters",
+        "He et al. 2016, https://arxiv.org/abs/1603.05027",
+    ),
+    _entry(
+        "network",
+        "models.networks",
+        "WideResNet",
+        "wide residual network of any depth and width for small images",
+        "Zagoruyko and Komodakis 2016, https://arxiv.org/abs/1605.07146",
+    ),
 )
 
 OPTIMIZERS: tuple[Entry, ...] = (
