@@ -9,27 +9,20 @@ scikit-learn.
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from assay.data.idx import array
+
 SHIPPED = Path(__file__).resolve().parent.parent / "src" / "assay" / "data" / "shipped"
-
-
-def read_idx(path: Path) -> NDArray[np.uint8]:
-    """One gzipped idx file of unsigned bytes."""
-    raw = gzip.decompress(path.read_bytes())
-    dims = raw[3]
-    shape = np.frombuffer(raw, dtype=">u4", count=dims, offset=4)
-    return np.frombuffer(raw, dtype=np.uint8, offset=4 + 4 * dims).reshape(tuple(int(n) for n in shape))
 
 
 def fashion(folder: Path, part: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Images (n, 28, 28) and labels (n,) of ``part``: "train" or "t10k"."""
-    return read_idx(folder / f"{part}-images-idx3-ubyte.gz"), read_idx(folder / f"{part}-labels-idx1-ubyte.gz")
+    return array(folder / f"{part}-images-idx3-ubyte.gz", 3), array(folder / f"{part}-labels-idx1-ubyte.gz", 1)
 
 
 def pack(card: dict[str, object], images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> None:

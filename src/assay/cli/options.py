@@ -27,7 +27,7 @@ Model = Annotated[
     ),
 ]
 Data = Annotated[
-    str, typer.Option(metavar="DATA", help="A name, folder:PATH, npz:PATH, hf:NAME or package.module:callable.")
+    str, typer.Option(metavar="DATA", help="A name, folder:PATH, npz:PATH, idx:FOLDER, hf:NAME or package.module:callable.")
 ]
 Threat = Annotated[
     str | None,

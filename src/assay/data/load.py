@@ -15,7 +15,9 @@ from assay.importing import named_object, near
 
 SHIPPED = Path(__file__).resolve().parent / "shipped"
 
-FORMS = "a shipped name ({names}), folder:PATH, npz:PATH, hf:NAME, torchvision:NAME, or package.module:callable"
+FORMS = (
+    "a shipped name ({names}), folder:PATH, npz:PATH, idx:FOLDER, hf:NAME, torchvision:NAME, or package.module:callable"
+)
 
 
 def load_data(spec: str, *, limit: int | None = None) -> Data:
@@ -23,8 +25,9 @@ def load_data(spec: str, *, limit: int | None = None) -> Data:
 
     Args:
         spec: a shipped name ("fashion-mnist", "digits"), "folder:PATH" (class folders of images, read when
-            asked for), "npz:PATH" (arrays x and y), "hf:NAME", "torchvision:NAME", or "package.module:callable",
-            which is called without arguments and returns anything that ``Data.of`` adopts.
+            asked for), "npz:PATH" (arrays x and y), "idx:FOLDER" (the files of MNIST's kind), "hf:NAME",
+            "torchvision:NAME", or "package.module:callable", which is called without arguments and returns
+            anything that ``Data.of`` adopts.
         limit: keep only the first so many samples.
 
     Raises:
@@ -60,6 +63,10 @@ def _reader(spec: str) -> Callable[[str], Data]:
         from assay.data.npz import read_npz
 
         return read_npz
+    if scheme == "idx":
+        from assay.data.idx import read_idx
+
+        return read_idx
     if scheme in ("hf", "torchvision"):
         from assay.data import hubs
 
