@@ -88,4 +88,5 @@ class FreeAT(Recipe):
         """The whole ball: what the bounds of this image forbid may be wanted for the next one."""
         low, high = threat.bounds
         eps = float(threat.eps.max() if isinstance(threat.eps, Tensor) else threat.eps or 0.0)
-        return replace(threat, bounds=(low - eps, high + eps))
+        reach = min(eps, high - low)  # no image has more room
+        return replace(threat, bounds=(low - reach, high + reach))
