@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from assay.models import load_model as load_model
     from assay.oracle import Access as Access
     from assay.oracle import Oracle as Oracle
+    from assay.substitute import Substitute as Substitute
+    from assay.substitute import fit_substitute as fit_substitute
     from assay.threats import L0 as L0
     from assay.threats import L1 as L1
     from assay.threats import L2 as L2
@@ -65,6 +67,7 @@ _HOMES = {
     "Patch": "assay.threats",
     "Recolor": "assay.threats",
     "Rotation": "assay.threats",
+    "Substitute": "assay.substitute",
     "Targeted": "assay.goals",
     "Threat": "assay.threats",
     "ToneCurve": "assay.threats",
@@ -75,6 +78,7 @@ _HOMES = {
     "UniversalPatch": "assay.universal",
     "evaluate": "assay.evaluation",
     "fit_patch": "assay.universal",
+    "fit_substitute": "assay.substitute",
     "fit_universal": "assay.universal",
     "load_data": "assay.data",
     "load_model": "assay.models",
