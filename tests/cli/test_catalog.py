@@ -39,9 +39,12 @@ def test_every_name_can_be_shown(assay, name):
     assert assay("show", name, "--json").json["name"] == name
 
 
-@pytest.mark.parametrize("name", [*registry.names("attack"), *registry.names("threat")])
-def test_every_parameter_is_explained(assay, name):
-    entry = registry.find("attack", name) or registry.get("threat", name)
+CALLED = [kind for kind in registry.KINDS if kind not in ("transformation", "loss", "model", "data", "suite")]
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in CALLED for name in registry.names(kind)])
+def test_every_parameter_is_explained(assay, kind, name):
+    entry = registry.get(kind, name)
     shown = assay("show", name, "--json").json["parameters"]
     assert [each["name"] for each in shown] == list(inspect.signature(entry.load()).parameters)
     for each in shown:

@@ -17,8 +17,8 @@ _SECTION = re.compile(r"^([A-Z][a-z]+):\s*$")
 def describe(entry: Entry) -> dict[str, Any]:
     """Everything that ``assay show`` prints, ready for JSON.
 
-    Attacks, threats and transformations have ``parameters``: name, type, default (as text; None where required) and
-    meaning. Suites, models and data have the content of their file.
+    What is written as a call has ``parameters``: name, type, default (as text; None where required) and meaning.
+    Suites, models and data have the content of their file.
     """
     known = entry.as_dict()
     target = known.pop("target")
@@ -27,7 +27,7 @@ def describe(entry: Entry) -> dict[str, Any]:
     built = entry.load()
     sections = _sections(inspect.getdoc(built) or "")
     known["about"] = _flowed(sections[""])
-    if entry.kind in ("attack", "threat", "transformation"):
+    if entry.kind != "loss":
         known["parameters"] = parameters(built)
     for section in ("Deviations", "References"):
         if section in sections:
