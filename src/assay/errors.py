@@ -53,3 +53,11 @@ class MissingExtraError(AssayError, ImportError):
 
 class TrainingError(AssayError, RuntimeError):
     """A training run cannot go on; what it reached is kept, and the message says how to continue."""
+
+
+class DivergedError(TrainingError):
+    """The loss or the gradient is no finite number any more."""
+
+
+class LostProcessError(TrainingError):
+    """Another process of the run is gone; the run can be taken up from its checkpoint."""
