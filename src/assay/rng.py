@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterator
 from typing import final
 
 import torch
@@ -60,6 +61,11 @@ def philox(key: int | Tensor, index: Tensor, draw: int, blocks: int, first: int 
         key: one number, or `(b,)` int64.
         index: `(b,)` int64; returns `(b, 4 * blocks)` int64 with values in [0, 2**32).
     """
+    return torch.stack(_four(key, index, draw, blocks, first), dim=2).flatten(1)
+
+
+def _four(key: int | Tensor, index: Tensor, draw: int, blocks: int, first: int) -> list[Tensor]:
+    """The four words of each block of `philox`, by their place in it: four tensors `(b, blocks)`."""
     position = torch.arange(first, first + blocks, device=index.device, dtype=torch.int64)[None, :]
     shape = (len(index), blocks)
     words = [
@@ -79,7 +85,7 @@ def philox(key: int | Tensor, index: Tensor, draw: int, blocks: int, first: int 
         upper.bitwise_xor_(words[3]).bitwise_xor_(keys[1]).bitwise_and_(_WORD)
         words = [lower, high, upper, low]
         keys = [(k + w) & _WORD for k, w in zip(keys, _WEYL, strict=True)]
-    return torch.stack(words, dim=2).flatten(1).bitwise_and_(_WORD)
+    return [word.bitwise_and_(_WORD) for word in words]
 
 
 @final
@@ -128,22 +134,29 @@ class Keyed:
 
     def words(self, count: int, rows: Tensor | None = None) -> Tensor:
         """The next draw: `count` 32-bit words per sample, `(b, count)` int64 (or only the given rows)."""
+        out = torch.empty(self._height(rows), -(-count // 4), 4, device=self.index.device, dtype=torch.int64)
+        for part, four in self._parts(out, rows):
+            torch.stack(four, dim=2, out=part)
+        return out.flatten(1)[:, :count]
+
+    def _height(self, rows: Tensor | None) -> int:
+        return len(self.index if rows is None else self.index[rows])
+
+    def _parts(self, out: Tensor, rows: Tensor | None) -> Iterator[tuple[Tensor, list[Tensor]]]:
+        """The next draw for `out`, `(b, blocks, ...)`, in parts that a cache can hold, with the four words of each."""
         index, key = self.index, self._key()
         if rows is not None:
             index, key = index[rows], key[rows] if isinstance(key, Tensor) else key
-        blocks = -(-count // 4)
-        out = torch.empty(len(index), count, device=index.device, dtype=torch.int64)
+        blocks = out.shape[1]
         at_once = _BLOCK.get(index.device.type, _BLOCK["cuda"])
         width = min(blocks, at_once)
         height = max(1, at_once // max(width, 1))
         for top in range(0, len(index), height):
+            keys = key[top : top + height] if isinstance(key, Tensor) else key
             for left in range(0, blocks, width):
-                wide = min(width, blocks - left)
-                keys = key[top : top + height] if isinstance(key, Tensor) else key
-                part = philox(keys, index[top : top + height], self.draw, wide, left)
-                out[top : top + height, 4 * left : 4 * (left + wide)] = part[:, : count - 4 * left]
+                part = out[top : top + height, left : left + width]
+                yield part, _four(keys, index[top : top + height], self.draw, part.shape[1], left)
         self.draw += 1
-        return out
 
     def _key(self) -> int | Tensor:
         """The generator's key: the low 64 bits of the seed, and the streams' numbers added to it."""
@@ -153,10 +166,20 @@ class Keyed:
 
     def _unit(self, count: int, rows: Tensor | None) -> Tensor:
         """Uniform on [0, 1): 24 bits for float32 and narrower, 53 bits for float64; `(b, count)`."""
-        if self.dtype == torch.float64:
-            word = self.words(2 * count, rows)
-            return ((word[:, ::2] >> 5).double() * 2.0**26 + (word[:, 1::2] >> 6).double()) * 2.0**-53
-        return (self.words(count, rows) >> 8).float() * 2.0**-24
+        double = self.dtype == torch.float64
+        each, kind = (2, torch.float64) if double else (4, torch.float32)
+        out = torch.empty(self._height(rows), -(-count // each), each, device=self.index.device, dtype=kind)
+        for part, four in self._parts(out, rows):
+            if double:
+                for k in (0, 1):
+                    high, low = four[2 * k] >> 5, four[2 * k + 1] >> 6
+                    part[:, :, k] = high.bitwise_left_shift_(26).bitwise_or_(low)
+                part.mul_(2.0**-53)
+            else:
+                for k in range(4):
+                    part[:, :, k] = four[k].bitwise_right_shift_(8)
+                part.mul_(2.0**-24)
+        return out.flatten(1)[:, :count]
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0, rows: Tensor | None = None) -> Tensor:
         """Uniform numbers on [low, high), `(b, *shape)`; with `rows` (bool mask or indices) only for those."""
@@ -168,10 +191,18 @@ class Keyed:
         count = math.prod(shape)
         half = -(-count // 2)
         unit = self._unit(2 * half, rows)
-        radius = (1.0 - unit[:, :half]).log_().mul_(-2.0).sqrt_()  # 1 - u lies in (0, 1], so the logarithm is finite
-        angle = unit[:, half:].mul(2.0 * math.pi)
-        both = torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)
-        return both[:, :count].reshape(-1, *shape).to(self.dtype)
+        at_once = _BLOCK.get(unit.device.type, _BLOCK["cuda"])
+        width = max(1, min(half, at_once))
+        height = max(1, at_once // width)
+        for top in range(0, len(unit), height):
+            for left in range(0, half, width):
+                first = unit[top : top + height, left : min(left + width, half)]
+                second = unit[top : top + height, half + left : min(half + left + width, 2 * half)]
+                radius = (1.0 - first).log_().mul_(-2.0).sqrt_()  # 1 - u lies in (0, 1]: the logarithm is finite
+                angle = second * (2.0 * math.pi)
+                first.copy_(angle.cos().mul_(radius))
+                second.copy_(angle.sin_().mul_(radius))
+        return unit[:, :count].reshape(-1, *shape).to(self.dtype)
 
     def integers(self, low: int, high: int, *shape: int, rows: Tensor | None = None) -> Tensor:
         """Integers in [low, high), `(b, *shape)` int64; the bias is below (high - low) / 2**32.
