@@ -128,8 +128,8 @@ def page(report: dict) -> str:
     text = ["# Training recipes", "", sentence(report["machine"]), ""]
     text += [
         f"`{report['network']}`, {report['images']:,} training images, Linf 0.1, {report['epochs']} passes over the "
-        f"data (free AT: as many in all), AdamW under one cycle; measured on {report['count']:,} test images that nobody "
-        "trained on. Percent; ± is the standard deviation over seeds.",
+        f"data (free AT: as many in all), AdamW under one cycle; measured on {report['count']:,} other test images. "
+        "Percent; ± is the standard deviation over seeds.",
         "",
     ]
     for name, ahead in v.items():
