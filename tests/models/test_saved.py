@@ -46,6 +46,13 @@ def test_what_is_saved_comes_back(folder, trained):
     assert (card["data"], card["recipe"], card["network"]) == ("digits", "Standard()", "DigitsMLP(hidden=20)")
 
 
+@pytest.mark.parametrize("spec", ["LabelsOnly('{}')", "Ensemble('{}', 'digits-mlp')"])
+def test_views_and_ensembles_of_folders(folder, trained, spec):
+    x = torch.rand(5, 1, 8, 8)
+    found = load_model(spec.format(folder))(x)
+    assert torch.equal(found if found.ndim == 1 else found.argmax(1), trained(x).argmax(1))
+
+
 def test_later_weights_replace_earlier_ones_and_nothing_else_is_left(folder):
     other = DigitsMLP(hidden=3)
     saved.save(folder, "digitsmlp(hidden=3)", other.state_dict(), {"data": "other"})

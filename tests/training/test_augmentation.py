@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from assay import grammar, registry
 from assay.errors import InputError, SettingError
 from assay.rng import Keyed
-from assay.training.augmentation import Augmentation, Crop, Cutout, Flip, Mixup
+from assay.training.augmentation import Augmentation, Crop, Cutout, Flip, ImageAugmentation, Mixup
 from assay.training.mixing import beta, permutation
 
 B, C, H, W = 24, 3, 7, 9
@@ -186,6 +186,11 @@ def test_mixup_takes_any_inputs():
 def test_the_repr_builds_it_again(name):
     part = grammar.named(name, Augmentation)
     assert grammar.named(repr(part), Augmentation) == part
+
+
+def test_every_augmentation_is_registered():
+    found = {*Augmentation.__subclasses__(), *ImageAugmentation.__subclasses__()} - {ImageAugmentation}
+    assert {each.__name__ for each in found} == set(registry.names("augmentation"))
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,10 @@ def test_the_repr_builds_it_again(name):
     assert grammar.named(repr(average), Average) == average
 
 
+def test_every_average_is_registered():
+    assert {each.__name__ for each in Average.__subclasses__()} == set(registry.names("average"))
+
+
 @pytest.mark.parametrize(
     ("build", "words"),
     [

@@ -66,6 +66,10 @@ def test_factors_lie_between_0_and_1_and_the_peak_is_reached(name):
     assert grammar.named(repr(schedule), Schedule) == schedule
 
 
+def test_every_schedule_is_registered():
+    assert {each.__name__ for each in Schedule.__subclasses__()} == set(registry.names("schedule"))
+
+
 @pytest.mark.parametrize(
     ("build", "words"),
     [

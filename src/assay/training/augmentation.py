@@ -173,7 +173,8 @@ class Mixup(Augmentation):
     """Convex combinations of two samples and their targets: `l x_i + (1 - l) x_j`, `l y_i + (1 - l) y_j`.
 
     The partners j run through the batch in a circle in random order, so that nobody is mixed with itself and everybody
-    is a partner once. They are the only draw that depends on which samples the batch holds (not on their order).
+    is a partner once. They are the only draw that depends on which samples the batch holds (not on their order); with
+    several processes each mixes its own part of a batch.
 
     Args:
         alpha: `l = max(u, 1 - u)` with u of Beta(alpha, alpha): a sample's own share is the larger one.
