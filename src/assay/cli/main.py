@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from assay import __version__
-from assay.cli import attack, catalog, evaluate, patch, physical, runs, terminal, train, universal
+from assay.cli import attack, catalog, evaluate, patch, physical, runs, substitute, terminal, train, universal
 
 app = typer.Typer(
     name="assay",
@@ -26,6 +26,7 @@ app.command("train")(train.train)
 app.command("universal")(universal.universal)
 app.command("patch")(patch.patch)
 app.command("physical")(physical.physical)
+app.command("substitute")(substitute.substitute)
 app.command("list")(catalog.list_)
 app.command("show")(catalog.show)
 app.command("report")(runs.report)

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from assay.attacks.base import evaluating
 from assay.data import Data
-from assay.errors import SettingError
+from assay.errors import ModelError, SettingError
 from assay.evaluation.chunks import placement
 from assay.inputs import check_inputs
 from assay.rng import derive
@@ -20,7 +21,7 @@ from assay.substitute.settings import Settings
 from assay.substitute.substitute import Substitute
 from assay.training.keep import network as built
 
-_SMALL = {(1, 28, 28): "FashionCNN()", (1, 8, 8): "DigitsMLP()"}  # for inputs of these shapes when none is named
+_SMALL: dict[tuple[int, ...], str] = {(1, 28, 28): "FashionCNN()", (1, 8, 8): "DigitsMLP()"}  # when none is named
 
 
 def fit_substitute(
@@ -113,7 +114,7 @@ def fit_substitute(
     )
     samples = Data.of(data)
     first, others = _drawn(samples, how, bounds, seed)
-    net, text = built(_network(network, tuple(first.shape[1:])), derive(seed, "substitute"))
+    net, text = starting_network(network, first[:1], seed)
     place, dtype = placement(target, first.device)
     first, others = (x.to(place, placement(net, place)[1]) for x in (first, others))
     learner = Learner(net, how, bounds, seed, place)
@@ -153,12 +154,33 @@ def _drawn(samples: Data, how: Settings, bounds: tuple[float, float], seed: int)
     return x[:count], x[count:]
 
 
-def _network(network: str | nn.Module | None, shape: tuple[int, ...]) -> str | nn.Module:
-    if network is not None:
-        return network
-    if shape not in _SMALL:
+def starting_network(network: str | nn.Module | None, x: Tensor, seed: int) -> tuple[nn.Module, str | None]:
+    """The network before its training, and the text that builds one like it; tried on one input.
+
+    Args:
+        network: as for `fit_substitute`.
+        x: an input of the target's kind, `(1, *shape)`.
+        seed: key of its first weights.
+
+    Raises:
+        ModelError: there is no such network, or it does not take the input.
+        SettingError: a network has to be named.
+    """
+    shape = tuple(x.shape[1:])
+    if network is None and shape not in _SMALL:
         raise SettingError(
             f"name a network for inputs of shape {shape}, such as network='package.module:callable' or one of "
             "`assay list networks`."
         )
-    return _SMALL[shape]
+    net, text = built(_SMALL[shape] if network is None else network, derive(seed, "substitute"))
+    place, dtype = placement(net, x.device)
+    try:
+        with torch.no_grad(), evaluating(net):
+            output = net(x.to(place, dtype))
+    except RuntimeError as error:
+        raise ModelError(
+            f"the network {text or type(net).__name__} takes no inputs of shape {shape}: {error}"
+        ) from error
+    if not isinstance(output, Tensor) or output.ndim != 2:
+        raise ModelError(f"the network {text or type(net).__name__} does not return scores (b, classes).")
+    return net, text

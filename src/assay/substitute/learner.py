@@ -81,19 +81,15 @@ class Learner:
         return float((torch.cat(found) == labels).double().mean())
 
     def _check(self) -> None:
-        """Hold that the network takes the inputs and knows the target's classes.
+        """Hold that the network knows the target's classes.
 
         Raises:
             ModelError: it does not.
         """
-        try:
-            with torch.no_grad():
-                output = self.net(self.x[:1])
-        except RuntimeError as error:
-            raise ModelError(f"the network takes no inputs of shape {tuple(self.x.shape[1:])}: {error}") from error
-        most = int(self.y.max())
-        if output.ndim != 2 or output.shape[1] <= most:
+        with torch.no_grad():
+            classes = self.net(self.x[:1]).shape[1]
+        if classes <= (most := int(self.y.max())):
             raise ModelError(
-                f"the network returns {tuple(output.shape[1:])} scores an input, and the target answered class {most}: "
-                f"give it at least {most + 1} classes."
+                f"the network knows {classes} classes, and the target answered class {most}: give it at least "
+                f"{most + 1}."
             )
