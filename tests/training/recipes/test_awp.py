@@ -185,25 +185,27 @@ def test_around_free_training_the_perturbation_follows_the_gradient_at_the_moved
     assert torch.equal(b.memory["delta"], 0.1 * grad.sign())
 
 
-def test_frozen_and_missing_weights_are_left_out(net, batch):
+def test_parameters_of_other_names_and_frozen_ones_are_left_out(net, batch):
     b, model = batch(), net()
     model.conv.weight.requires_grad_(False)
     start = weights(model)
     with AWP(recipe=INNER).around(model, b, {"x_adv": b.x}):
         assert torch.equal(model.conv.weight, start["conv.weight"])
         assert not torch.equal(model.head.weight, start["head.weight"])
-    scale = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.BatchNorm1d(36)).double()
-    with AWP(recipe=Standard()).around(scale, b, {}):
-        assert torch.equal(scale[1].weight, torch.ones(36).double())
+    model.head.register_parameter("table", torch.nn.Parameter(model.head.weight.detach().clone()))
+    model.head.forward = lambda x: x @ model.head.table.T
+    start = weights(model)
+    with AWP(recipe=INNER).around(model, b, {"x_adv": b.x}):
+        assert all(torch.equal(p, start[name]) for name, p in model.named_parameters())
 
 
 def test_it_is_what_the_recipe_inside_is():
     recipe = assay.grammar.recipe("AWP(recipe=TRADES(), gamma=0.005, warmup=10)", "l2:0.5")
-    assert recipe.threat == assay.L2(0.5)
+    assert recipe.against == assay.L2(0.5)
     assert recipe.recipe == assay.grammar.recipe("trades", "l2:0.5")
     assert (recipe.replays, recipe.teacher, recipe.first()) == (1, None, None)
     assert recipe.with_teacher(torch.nn.Identity()) == recipe
-    assert AWP(recipe=Standard()).threat is None
+    assert AWP(recipe=Standard()).against is None
 
 
 def test_the_grammar_hands_threat_and_settings_to_the_recipe_inside():

@@ -81,6 +81,11 @@ def test_the_perturbation_stays_in_the_ball_and_is_carried_on(net, batch, threat
     assert below["delta"].min() < 0
 
 
+def test_what_the_bounds_of_one_image_forbid_is_kept_for_the_next(net, batch):
+    (delta,) = trained(FreeAT(threat=assay.Linf(EPS), replays=1), net(), [batch(x=torch.zeros_like(batch().x))])
+    assert 0.2 < (delta == -EPS).double().mean() < 0.8
+
+
 def test_a_smaller_batch_moves_its_own_rows_alone_and_a_larger_one_begins_new_rows_at_zero(net, batch):
     recipe, model = FreeAT(threat=assay.Linf(EPS), replays=1), net()
     whole, part = trained(recipe, model, [batch(), batch(x=batch().x[:2], y=batch().y[:2])])
