@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from assay.cli import options, terminal
-from assay.errors import SettingError, TrainingError
+from assay.errors import AssayError, DivergedError, SettingError, StoreError, TrainingError
 
 if TYPE_CHECKING:
     from assay.training import Training
 
-_RESTARTS = 3  # of all processes after one of them fell
+_RESTARTS = 3  # of all processes after one of them was killed
 
 
 @terminal.guarded
@@ -95,44 +97,45 @@ def train(
         if given and out is None:
             raise typer.BadParameter("needs --out", param_hint=name)
     if devices > 1:
-        _launch(devices, context.obj, out)
+        _launch(devices, context.obj, out, quiet=quiet)
     from assay import grammar
     from assay.training import train as run
     from assay.training.workers import Workers
 
-    allowed = None if threat is None else grammar.threat(threat)
-    place: str | None = None if device is options.DeviceName.auto else options.device(device)
-    found = run(
-        model,
-        options.canonical("data", data),
-        recipe=grammar.recipe(recipe, allowed, settings or ()),
-        threat=allowed,
-        epochs=epochs,
-        out=out,
-        batch=batch,
-        optimizer=optimizer,
-        schedule=schedule,
-        average=average,
-        augment=augment or (),
-        label_smoothing=label_smoothing,
-        clip=clip,
-        precision=precision,
-        channels_last=channels_last,
-        compile=compile_,
-        warmup=warmup,
-        extra=extra,
-        extra_share=extra_share,
-        validation=validation,
-        patience=patience,
-        guard=0.2 if guard else None,
-        keep=keep,
-        limit=limit,
-        seed=seed,
-        device=place,
-        resume=resume,
-        overwrite=overwrite,
-        progress=not quiet,
-    )
+    with _told_once():
+        allowed = None if threat is None else grammar.threat(threat)
+        place: str | None = None if device is options.DeviceName.auto else options.device(device)
+        found = run(
+            model,
+            options.canonical("data", data),
+            recipe=grammar.recipe(recipe, allowed, settings or ()),
+            threat=allowed,
+            epochs=epochs,
+            out=out,
+            batch=batch,
+            optimizer=optimizer,
+            schedule=schedule,
+            average=average,
+            augment=augment or (),
+            label_smoothing=label_smoothing,
+            clip=clip,
+            precision=precision,
+            channels_last=channels_last,
+            compile=compile_,
+            warmup=warmup,
+            extra=extra,
+            extra_share=extra_share,
+            validation=validation,
+            patience=patience,
+            guard=0.2 if guard else None,
+            keep=keep,
+            limit=limit,
+            seed=seed,
+            device=place,
+            resume=resume,
+            overwrite=overwrite,
+            progress=not quiet,
+        )
     if Workers.here() == 0:
         _tell(found, as_json=as_json, quiet=quiet)
     if Workers.expected() > 1:  # gloo may abort while the interpreter shuts down
@@ -141,18 +144,57 @@ def train(
         os._exit(0)
 
 
-def _launch(devices: int, arguments: list[str], out: Path | None) -> NoReturn:
-    """Run the same command in several processes; those that fall are started again and go on from the checkpoint."""
-    import logging
-    import uuid
+@contextmanager
+def _told_once() -> Iterator[None]:
+    """What is wrong in every process alike is said by the first one."""
+    from assay.training.workers import Workers
 
+    try:
+        yield
+    except (AssayError, typer.BadParameter, KeyboardInterrupt) as error:
+        own = isinstance(error, (TrainingError, StoreError)) and not isinstance(error, DivergedError)
+        if own or Workers.here() == 0:
+            raise
+        if isinstance(error, KeyboardInterrupt):
+            raise typer.Exit(terminal.INTERRUPTED) from None
+        raise typer.Exit(terminal.FAILED if isinstance(error, TrainingError) else terminal.USAGE) from None
+
+
+def _launch(devices: int, arguments: list[str], out: Path | None, *, quiet: bool) -> NoReturn:
+    """Run the same command in several processes; when one is killed, all start again and go on from the checkpoint."""
     import torch
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     if torch.cuda.is_available() and devices > torch.cuda.device_count():
         raise SettingError(f"--devices {devices}: this machine has {torch.cuda.device_count()} graphics card(s).")
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, torch.get_num_threads() // devices)))
+    arguments = _without_devices(arguments)
+    for restarts_left in reversed(range(_RESTARTS + 1)):
+        codes = _exit_codes(devices, arguments)
+        killed = bool(codes) and codes[0] < 0  # what was not killed failed for a reason that stays
+        if not killed or out is None or not restarts_left:
+            break
+        if not quiet:
+            terminal.people.print(f"a process was killed (signal {-codes[0]}): on from the checkpoint")
+        arguments = [each for each in arguments if each not in ("--overwrite", "--resume")] + ["--resume"]
+    for code in (terminal.USAGE, terminal.INTERRUPTED):
+        if code in codes:
+            raise typer.Exit(code)
+    if codes:
+        kept = "nothing was kept: give --out" if out is None else f"the run so far is kept in {out}"
+        raise TrainingError(f"the processes ended with {codes}; {kept}.")
+    raise typer.Exit
+
+
+def _exit_codes(devices: int, arguments: list[str]) -> list[int]:
+    """Run the command in several processes, once: the exit codes of those that failed."""
+    import logging
+    import signal
+    import uuid
+
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     config = LaunchConfig(
         min_nodes=1,
@@ -161,18 +203,18 @@ def _launch(devices: int, arguments: list[str], out: Path | None) -> NoReturn:
         run_id=uuid.uuid4().hex,
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
-        max_restarts=_RESTARTS if out is not None else 0,
+        max_restarts=0,
         monitor_interval=0.5,
     )
     try:
-        elastic_launch(config, sys.executable)("-m", "assay", *_without_devices(arguments))
+        elastic_launch(config, sys.executable)("-m", "assay", *arguments)
     except ChildFailedError as error:
-        codes = [failure.exitcode for failure in error.failures.values()]
-        if terminal.USAGE in codes:
-            raise typer.Exit(terminal.USAGE) from None
-        way_on = "nothing was kept: give --out." if out is None else f"continue with --resume: {out} has a checkpoint."
-        raise TrainingError(f"the processes ended with {sorted(set(codes))}; {way_on}") from error
-    raise typer.Exit
+        return sorted({failure.exitcode for failure in error.failures.values()})
+    except SignalException as stopped:
+        if stopped.sigval == signal.SIGINT:
+            raise KeyboardInterrupt from None
+        raise
+    return []
 
 
 def _without_devices(arguments: list[str]) -> list[str]:

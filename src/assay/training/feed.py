@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -57,6 +59,11 @@ class Feed:
             raise SettingError(f"a batch of {self.batch} cannot be shared evenly by {self.world} processes.")
         if not 0 <= self.extra_share < 1 or (self.extra is None) != (self.extra_share == 0):
             raise SettingError("extra data and extra_share, between 0 and 1, are given together.")
+        if self.extra is not None and not 0 < self._extras < self.batch:
+            raise SettingError(
+                f"extra_share={self.extra_share} of a batch of {self.batch} is {self._extras} samples: both data need "
+                "some."
+            )
 
     @property
     def steps(self) -> int:
@@ -65,7 +72,7 @@ class Feed:
 
     @property
     def _extras(self) -> int:
-        return min(round(self.batch * self.extra_share), self.batch - 1)
+        return round(self.batch * self.extra_share)
 
     def epoch(self, number: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """This process's part of each batch of an epoch: inputs, labels, sample numbers.
@@ -79,9 +86,12 @@ class Feed:
             for rows in own:
                 yield self._moved(*_gathered(self.data, self.extra, rows))
             return
-        pairs = _Batches(self.data, self.extra, own)
-        for x, y, index in DataLoader(pairs, batch_size=None, num_workers=_READERS):
-            yield self._moved(x, y, index)
+        seeds = [derive(self.seed, "read", number, step, self.rank) for step in range(first, self.steps)]
+        pairs = _Batches(self.data, self.extra, own, seeds)
+        for parts in DataLoader(pairs, batch_size=None, num_workers=_READERS):
+            if isinstance(parts, DataError):
+                raise parts
+            yield self._moved(*parts)
 
     def _moved(self, x: Tensor, y: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return x.to(self.device, self.dtype), y.to(self.device), index.to(self.device)
@@ -99,22 +109,29 @@ class Feed:
         return torch.cat([plan, order[at : at + count].view(self.steps, -1) + len(self.data)], dim=1)
 
     def _order(self, turn: int, count: int, name: str) -> Tensor:
-        draw = torch.Generator().manual_seed(derive(self.seed, name, turn) % 2**63)
+        draw = torch.Generator().manual_seed(derive(self.seed, name, turn))
         return torch.randperm(count, generator=draw)
 
 
 @final
-class _Batches(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """The batches of an epoch, for processes that read them ahead."""
+class _Batches(Dataset[Any]):
+    """The batches of an epoch, for processes that read them ahead; each with random numbers of its own."""
 
-    def __init__(self, data: Data, extra: Data | None, rows: list[Tensor]) -> None:
-        self.data, self.extra, self.rows = data, extra, rows
+    def __init__(self, data: Data, extra: Data | None, rows: list[Tensor], seeds: list[int]) -> None:
+        self.data, self.extra, self.rows, self.seeds = data, extra, rows, seeds
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        return _gathered(self.data, self.extra, self.rows[step])
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor, Tensor] | DataError:
+        seed = self.seeds[step]
+        torch.manual_seed(seed)  # users' data sets draw from these three
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        try:
+            return _gathered(self.data, self.extra, self.rows[step])
+        except DataError as error:  # which would arrive as a traceback
+            return error
 
 
 def _gathered(data: Data, extra: Data | None, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:

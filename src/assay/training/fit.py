@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_
 
-from assay.errors import TrainingError
+from assay.errors import DivergedError, SettingError, TrainingError
 from assay.rng import Keyed, derive
 from assay.training.feed import Feed
 from assay.training.folder import Row
@@ -61,9 +62,10 @@ class Fit:
     Attributes:
         recipe: what a step minimises.
         progress: how far the run has come.
+        whole: whether the state is one between two steps, which a run can be taken up at.
         due: whether this process wants a checkpoint after the next step.
-        agreed: whether all processes shall write one now: one of them wanted it.
-        asked_to_stop: whether the run shall end after the present step.
+        asked_to_stop: whether this process wants the run to end after the present step.
+        agreed: whether all processes shall write a checkpoint now: one of them wanted it.
     """
 
     def __init__(self, model: nn.Module, feed: Feed, settings: Settings, workers: Workers, classes: int) -> None:
@@ -76,7 +78,8 @@ class Fit:
         self.memory: dict[str, Tensor] = {}
         self.progress = Progress()
         self.steps = settings.epochs * feed.steps
-        self.due = self.agreed = self.asked_to_stop = False
+        self.whole = True
+        self.due = self.asked_to_stop = self.agreed = self._stopping = False
 
     @property
     def judged(self) -> nn.Module:
@@ -85,42 +88,38 @@ class Fit:
 
     @property
     def epoch(self) -> int:
-        """The epoch that the next step belongs to."""
-        return self.progress.step // self.feed.steps
+        """The epoch that is under way: the number of those that have ended."""
+        return len(self.progress.history)
 
     @property
-    def epoch_start(self) -> int:
-        """The number of steps before this epoch, the one of the last step."""
-        return (self.progress.step - 1) // self.feed.steps * self.feed.steps
+    def taken(self) -> int:
+        """Steps done of this epoch."""
+        return self.progress.step - self.epoch * self.feed.steps
 
-    def steps_left(self) -> Iterator[float]:
-        """Do the steps that are left of this epoch; after each its loss.
+    def steps_left(self) -> Iterator[None]:
+        """Do the steps that are left of this epoch.
 
         Raises:
             TrainingError: the loss is no finite number any more, or the device has too little memory.
+            KeyboardInterrupt: one of the processes was asked to stop; the step that it was in is done.
         """
-        number, done = divmod(self.progress.step, self.feed.steps)
-        batches = self.feed.epoch(number, done)
+        batches = self.feed.epoch(self.epoch, self.taken)
+        done = self.progress
         while True:
             began = time.perf_counter()
             parts = next(batches, None)
             if parts is None:
                 return
-            try:
-                loss = self._batch(*parts)
-            except torch.OutOfMemoryError as error:
-                raise TrainingError(
-                    f"the device has too little memory for a batch of {len(parts[0])}: take a smaller --batch or "
-                    f"--precision bf16-mixed. ({str(error).splitlines()[0]})"
-                ) from error
-            self.progress.step += 1
-            self.progress.loss += loss
-            spent = time.perf_counter() - began
-            self.progress.seconds += spent
-            self.progress.total += spent
-            yield loss
-            if self.asked_to_stop:
+            if self._stopping or (self.asked_to_stop and self.workers.world == 1):
                 raise KeyboardInterrupt
+            self.whole = False
+            with enough_memory(f"a batch of {len(parts[0])}"):
+                loss = self._batch(*parts)
+            spent = time.perf_counter() - began
+            done.step, done.loss = done.step + 1, done.loss + loss
+            done.seconds, done.total = done.seconds + spent, done.total + spent
+            self.whole = True
+            yield
 
     def rate(self, step: int) -> float:
         """The learning rate of a step."""
@@ -145,6 +144,7 @@ class Fit:
                     label_smoothing=settings.label_smoothing,
                     eps_share=share,
                     memory=self.memory,
+                    average=self.workers.average_all,
                 )
             )
             for replay in range(self.recipe.replays)
@@ -162,6 +162,7 @@ class Fit:
         """One step of the optimizer."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(self.progress.step)
+        torch.manual_seed(derive(batch.seed, "torch", self.workers.rank))  # dropout: a function of the step
         self.net.train()
         with self.workers.autocast():
             views = self.recipe.prepare(self.net, batch)
@@ -170,7 +171,6 @@ class Fit:
                 loss = self.recipe.loss(self.net, batch, views)
                 torch.autograd.backward(loss)
                 self.recipe.after(self.net, batch, views)
-                self.workers.average(self.model)
                 value = self._checked(loss)
                 self.optimizer.step()
         if self.average is not None:
@@ -178,15 +178,16 @@ class Fit:
         return value
 
     def _checked(self, loss: Tensor) -> float:
-        """The loss as a number, gradients clipped; both finite."""
+        """The loss as a number, once gradients are the mean over all processes and clipped; both are finite."""
         own = [p for p in self.model.parameters() if p.grad is not None]
+        told = torch.cat([loss.detach().reshape(1), loss.new_tensor([self.due, self.asked_to_stop])])
+        self.workers.average(self.model, told)
         length = norm(p.grad for p in own if p.grad is not None)
-        value, size = torch.stack([loss.detach().to(length.dtype), length]).tolist()
-        value, size, wanted = (each / self.workers.world for each in self.workers.total(value, size, self.due))
-        self.agreed = wanted > 0
+        value, due, stop, size = torch.cat([told, length.to(told).reshape(1)]).tolist()
+        self.agreed, self._stopping = due > 0, stop > 0
         if not (math.isfinite(value) and math.isfinite(size)):
             what = f"the gradient became {size}" if math.isfinite(value) else f"the loss became {value}"
-            raise TrainingError(
+            raise DivergedError(
                 f"{what} at step {self.progress.step + 1} (epoch {self.epoch + 1}). Try a lower learning rate "
                 "(--optimizer 'SGD(lr=0.01)'), shorter gradients (--clip 1), a slower start "
                 "(--schedule 'Cyclic(peak=0.4)', --warmup 5) or --precision 32-true. No step was made with it."
@@ -204,26 +205,40 @@ class Fit:
             "average": None if self.average is None else self.average.state_dict(),
             "memory": self.workers.joined(self.memory),
             "progress": dict(vars(done)),
-            "random": _random(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take up a run where a checkpoint was written."""
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
+        """Take up a run where a checkpoint was written.
+
+        Raises:
+            SettingError: the checkpoint is one of another network.
+        """
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.average is not None:
+                self.average.load_state_dict(state["average"])
+        except (RuntimeError, ValueError) as error:
+            raise SettingError(f"the checkpoint is one of another network: {error}") from error
         self.memory.clear()
         self.memory.update(self.workers.own(state["memory"]))
         self.progress = Progress(**state["progress"])
-        torch.set_rng_state(state["random"]["cpu"])
-        if torch.cuda.is_available() and "cuda" in state["random"]:
-            torch.cuda.set_rng_state(state["random"]["cuda"])
 
 
-def _random() -> dict[str, Tensor]:
-    """The state of torch's own generators, which dropout draws from."""
-    found = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        found["cuda"] = torch.cuda.get_rng_state()
-    return found
+@contextmanager
+def enough_memory(what: str) -> Iterator[None]:
+    """Say what helps where the device has too little memory.
+
+    Args:
+        what: what it was for.
+
+    Raises:
+        TrainingError: in place of torch's own error.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"the device has too little memory for {what}: take a smaller --batch or --precision bf16-mixed. "
+            f"({str(error).splitlines()[0]})"
+        ) from error

@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import time
+import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, final
 
@@ -13,7 +15,8 @@ import torch
 
 from assay.errors import SettingError, StoreError
 from assay.evaluation.schema import differences
-from assay.files import remove_stale, write_atomically
+from assay.files import failure, is_temporary, remove_stale, write_atomically
+from assay.models import saved
 
 RUN = "train.json"
 CHECKPOINT = "checkpoint.pt"
@@ -52,6 +55,7 @@ class Folder:
             StoreError: the folder holds a run and neither was asked for, something else, or cannot be written.
             SettingError: the run there has other settings.
         """
+        remove_stale(path)
         known = path / RUN
         if known.exists() and resume:
             found = cls.open(path)
@@ -61,20 +65,29 @@ class Folder:
                     f"{path} was trained with other settings: {'; '.join(other)}. Repeat them to continue, or choose "
                     "another --out."
                 )
-            remove_stale(path)
             return found
         if known.exists() and not overwrite:
             raise StoreError(
                 f"{path} holds a training run. Continue it with --resume (resume=True), replace it with --overwrite "
                 "(overwrite=True), or choose another --out."
             )
-        if path.exists() and not known.exists() and any(path.iterdir()) and not resume:
+        if not known.exists() and not cls._empty(path):
             raise StoreError(f"{path} holds something else than a training run. Choose another --out.")
-        for old in (CHECKPOINT, METRICS):
+        for old in (CHECKPOINT, METRICS, saved.WEIGHTS, saved.CARD):
             (path / old).unlink(missing_ok=True)
         found = cls(path, {"schema": SCHEMA, "state": "running", "settings": settings, "environment": around})
         found.save()
         return found
+
+    @staticmethod
+    def _empty(path: Path) -> bool:
+        """Whether nothing is there, but for what an unfinished write left."""
+        try:
+            return all(is_temporary(each) for each in path.iterdir())
+        except FileNotFoundError:
+            return True
+        except OSError as error:
+            raise failure(path / RUN, error) from error
 
     @classmethod
     def open(cls, path: Path) -> Folder:
@@ -123,10 +136,15 @@ def read_checkpoint(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
+        with zipfile.ZipFile(path) as parts:  # torch reads damaged numbers without a word
+            broken = parts.testzip()
+        if broken is not None:
+            raise zipfile.BadZipFile(broken)
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         aside = path.with_name(f"{CHECKPOINT}.corrupt-{int(time.time())}")
-        path.rename(aside)
+        with suppress(FileNotFoundError):  # another process has done it
+            path.rename(aside)
         raise StoreError(
             f"{path} is damaged ({type(error).__name__}) and was set aside as {aside.name}. With --resume training "
             "starts from the beginning; the network of the best epoch so far is untouched."

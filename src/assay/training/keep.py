@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from assay import grammar, registry
+from assay.data import Data
 from assay.errors import ModelError
 from assay.models import saved, zoo
 from assay.models.load import load_model
 from assay.rng import derive
+from assay.training.folder import Folder, Row
+from assay.training.settings import Settings
+from assay.training.validation import STEPS
 
 
 def network(model: nn.Module | str, seed: int) -> tuple[nn.Module, str | None]:
@@ -29,7 +32,7 @@ def network(model: nn.Module | str, seed: int) -> tuple[nn.Module, str | None]:
     text: str | None = None
     if isinstance(model, str):
         with torch.random.fork_rng():
-            torch.manual_seed(derive(seed, "weights") % 2**63)
+            torch.manual_seed(derive(seed, "weights"))
             built, text = _named(model)
     else:
         built = model
@@ -54,17 +57,32 @@ def _named(spec: str) -> tuple[nn.Module, str]:
     return built, spec
 
 
-def keep_model(folder: Path, weights: dict[str, Tensor], text: str | None, facts: dict[str, Any]) -> None:
+def keep_model(
+    folder: Folder, weights: dict[str, Tensor], text: str | None, settings: Settings, data: Data, row: Row | None
+) -> None:
     """Write the network and its card.
 
     Args:
-        folder: where; it is a MODEL from then on.
+        folder: of the run; it is a MODEL from then on.
         weights: the state of the network.
         text: what builds an untrained one.
-        facts: recipe, data, threat, accuracies, versions.
+        settings: how it was trained.
+        data: what on.
+        row: what was measured of it, where anything was.
 
     Raises:
         StoreError: it cannot be written.
     """
-    today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
-    saved.save(folder, text, weights, {**facts, "date": today})
+    threat = settings.measured
+    facts = {
+        "recipe": repr(settings.recipe),
+        "data": data.name,
+        "classes": None if data.classes is None else list(data.classes),
+        "threat": None if threat is None else repr(threat),
+        "epoch": None if row is None else row["epoch"],
+        "held_out_accuracy": {} if row is None else {"clean": row["clean"], f"pgd-{STEPS}": row["robust"]},
+        "settings": folder.run["settings"],
+        "environment": folder.run["environment"],
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+    }
+    saved.save(folder.path, text, weights, facts)

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from assay.attacks import PGD
 from assay.data import Data
+from assay.data.parts import chunk
 from assay.threats import Threat
 from assay.training.recipes.base import mode
 from assay.training.workers import Workers
 
 STEPS = 10  # of PGD: what papers report while they train
-_CHUNK = 1_000
 
 
 @final
@@ -48,9 +48,9 @@ def measure(model: nn.Module, data: Data, threat: Threat | None, workers: Worker
         seed: key of the attack's draws; the same for all epochs, so that epochs can be compared.
     """
     clean = robust = 0
-    places = range(0, len(data), _CHUNK)
-    for start in places[workers.rank :: workers.world]:
-        x, y, index = data.batch(start, start + _CHUNK)
+    size = min(chunk(data), -(-len(data) // workers.world))
+    for start in range(0, len(data), size)[workers.rank :: workers.world]:
+        x, y, index = data.batch(start, start + size)
         x, y, index = x.to(workers.device, workers.dtype), y.to(workers.device), index.to(workers.device)
         with workers.autocast():
             right, held = _right(model, x, y, index, threat, seed)

@@ -10,14 +10,14 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal, TypeAlias, cast, final
 
 import torch
 from torch import Tensor, nn
 
-from assay.errors import SettingError, TrainingError
+from assay.errors import LostProcessError, SettingError, TrainingError
 
 Precision: TypeAlias = Literal["32-true", "bf16-mixed", "64-true"]
 PRECISIONS: tuple[Precision, ...] = ("32-true", "bf16-mixed", "64-true")
@@ -70,18 +70,22 @@ class Workers:
         """A context in which the network runs at the precision that was asked for."""
         return cast("AbstractContextManager[Any]", self._fabric.autocast())
 
-    def average(self, model: nn.Module) -> None:
-        """Average gradients and floating-point buffers over all processes, in place."""
+    def average(self, model: nn.Module, *more: Tensor) -> None:
+        """Average gradients and floating-point buffers over all processes in place, and what else is to be averaged."""
         if self.world == 1:
             return
         grads = [p.grad for p in model.parameters() if p.grad is not None]
-        self._average_all([*grads, *(b for b in model.buffers() if b.is_floating_point())])
+        self.average_all([*more, *grads, *(b for b in model.buffers() if b.is_floating_point())])
 
-    def _average_all(self, tensors: list[Tensor]) -> None:
-        for dtype in {tensor.dtype for tensor in tensors}:
+    def average_all(self, tensors: Sequence[Tensor]) -> None:
+        """Replace tensors by their mean over all processes."""
+        if self.world == 1:
+            return
+        for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):  # in the same order everywhere
             own = [tensor for tensor in tensors if tensor.dtype == dtype]
             flat = torch.cat([tensor.reshape(-1) for tensor in own])
-            flat = self._fabric.all_reduce(flat, reduce_op="mean")
+            with _others_there():
+                flat = self._fabric.all_reduce(flat, reduce_op="mean")
             for tensor, part in zip(own, flat.split([tensor.numel() for tensor in own]), strict=True):
                 tensor.copy_(part.view_as(tensor))
 
@@ -89,20 +93,23 @@ class Workers:
         """Give every process the weights and buffers of the first."""
         if self.world > 1:
             for tensor in (*model.parameters(), *model.buffers()):
-                tensor.data.copy_(self._fabric.broadcast(tensor.data, src=0))
+                with _others_there():
+                    tensor.data.copy_(self._fabric.broadcast(tensor.data, src=0))
 
     def total(self, *counts: float) -> list[float]:
         """The sums of these numbers over all processes."""
         if self.world == 1:
             return list(counts)
         values = torch.tensor(counts, dtype=torch.float64, device=self.device)
-        return cast("list[float]", self._fabric.all_reduce(values, reduce_op="sum").tolist())
+        with _others_there():
+            return cast("list[float]", self._fabric.all_reduce(values, reduce_op="sum").tolist())
 
     def joined(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
         """Tensors of `(b, ...)` of every process, one after the other in the order of the ranks."""
         if self.world == 1:
             return dict(parts)
-        return {name: self._fabric.all_gather(part).flatten(0, 1) for name, part in parts.items()}
+        with _others_there():
+            return {name: self._fabric.all_gather(part).flatten(0, 1) for name, part in parts.items()}
 
     def own(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
         """What `joined` put together, cut to the share of this process."""
@@ -111,7 +118,8 @@ class Workers:
     def wait(self) -> None:
         """Wait for all processes."""
         if self.world > 1:
-            self._fabric.barrier()
+            with _others_there():
+                self._fabric.barrier()
 
     @staticmethod
     def expected() -> int:
@@ -127,6 +135,20 @@ class Workers:
     def restarted() -> bool:
         """Whether torchrun started these processes anew after one of them fell."""
         return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+@contextmanager
+def _others_there() -> Iterator[None]:
+    """Say it when another process does not answer any more."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise LostProcessError(
+            f"another process of this run is gone ({str(error).splitlines()[0]}); what it said is above. Continue from "
+            "the last checkpoint with --resume."
+        ) from error
 
 
 def norm(tensors: Iterable[Tensor]) -> Tensor:

@@ -1,0 +1,52 @@
+"""Whether a network and data go together, found out before training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from assay.data import Data
+from assay.errors import AssayError, ModelError
+from assay.goals import Untargeted
+from assay.inputs import check_classes, check_inputs
+from assay.threats import Threat
+from assay.training.recipes.base import mode
+from assay.training.workers import Workers
+
+
+def number_of_classes(
+    model: nn.Module, name: str, samples: Iterable[Data], threat: Threat | None, workers: Workers
+) -> int:
+    """The number of classes that the network knows, once it is known that it takes these data.
+
+    Args:
+        model: the network.
+        name: what messages call it.
+        samples: all data that it is trained on.
+        threat: whose bounds inputs keep; [0, 1] when None.
+        workers: device and precision.
+
+    Raises:
+        InputError: inputs are out of bounds, or labels beyond the classes.
+        ModelError: the network cannot take them, or returns no logits.
+    """
+    classes = 0
+    for data in samples:
+        x, y, _ = data.batch(0, 2)
+        check_inputs(data.x if isinstance(data.x, Tensor) else x, (0.0, 1.0) if threat is None else threat.bounds)
+        try:
+            with mode(model, train=False), torch.no_grad():
+                output = model(x.to(workers.device, workers.dtype))
+        except AssayError:
+            raise
+        except Exception as error:
+            raise ModelError(
+                f"the network {name} cannot take the data {data.name!r}, inputs of shape {tuple(x.shape[1:])}: {error}"
+            ) from error
+        if not isinstance(output, Tensor) or output.ndim != 2:
+            raise ModelError(f"the network {name} must return logits of shape (batch, classes).")
+        check_classes(Untargeted(y if data.y is None else data.y), output.shape[1])
+        classes = output.shape[1]
+    return classes
