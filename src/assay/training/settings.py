@@ -90,7 +90,7 @@ class Settings:
     @property
     def measured(self) -> Threat | None:
         """What robust accuracy is measured under; None where there is nothing."""
-        return self.recipe.threat if self.threat is None else self.threat
+        return self.recipe.against if self.threat is None else self.threat
 
     def record(self) -> dict[str, Any]:
         """The settings ready for JSON: parts as the text that builds them."""

@@ -97,4 +97,4 @@ def test_what_cannot_be_used_is_refused(name, wrong):
 
 def test_short_form():
     assert assay.grammar.recipe("avmixup", "linf:0.1", ["gamma=1.5"]).gamma == 1.5
-    assert assay.grammar.recipe("avmixup", "linf:0.1").threat == assay.Linf(0.1)
+    assert assay.grammar.recipe("avmixup", "linf:0.1").against == assay.Linf(0.1)

@@ -61,7 +61,7 @@ def test_the_tables_of_this_file_are_true(net, batch, built, name):
     views = recipe.prepare(model, batch())
     assert bool(moved(views)) is (name not in UNMOVED)
     assert torch.equal(model.norm.running_mean, statistics) is (name not in IN_TRAIN_MODE)
-    assert recipe.threat == (None if name in WITHOUT_THREAT else THREAT)
+    assert recipe.against == (None if name in WITHOUT_THREAT else THREAT)
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -119,5 +119,5 @@ def test_what_cannot_be_used_is_refused():
 
 def test_short_form():
     made = assay.grammar.recipe("iat", "linf:0.031", ["attack.steps=3"])
-    assert made.threat == assay.Linf(0.031)
+    assert made.against == assay.Linf(0.031)
     assert made.attack.rel_step * 0.031 == pytest.approx(0.007)

@@ -97,8 +97,8 @@ def test_every_threat_warms_up(net, batch):
 
 
 def test_the_threat_is_the_one_that_all_share():
-    assert MultiThreat(attacks=ATTACKS).threat is None
-    assert MultiThreat(attacks=ATTACKS[:1]).threat == THREATS[0]
+    assert MultiThreat(attacks=ATTACKS).against is None
+    assert MultiThreat(attacks=ATTACKS[:1]).against == THREATS[0]
 
 
 def test_the_grammar_hands_a_threat_to_each_attack_that_names_none():

@@ -31,7 +31,7 @@ class AdversarialTraining(Recipe):
 
     Example:
         >>> import assay
-        >>> AdversarialTraining(attack=PGD(threat=assay.Linf(0.1), steps=10)).threat
+        >>> AdversarialTraining(attack=PGD(threat=assay.Linf(0.1), steps=10)).against
         Linf(0.1)
     """
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import final
 
 import torch
@@ -46,7 +45,7 @@ class AWP(Recipe):
 
     Example:
         >>> import assay
-        >>> assay.grammar.recipe("AWP(recipe=TRADES(), gamma=0.005, warmup=10)", "linf:0.031").threat
+        >>> assay.grammar.recipe("AWP(recipe=TRADES(), gamma=0.005, warmup=10)", "linf:0.031").against
         Linf(0.031)
     """
 
@@ -60,10 +59,10 @@ class AWP(Recipe):
         check_range(self, "gamma")
         check_range(self, "warmup")
 
-    @cached_property
-    def threat(self) -> Threat | None:
+    @property
+    def against(self) -> Threat | None:
         """That of the recipe inside."""
-        return self.recipe.threat
+        return self.recipe.against
 
     @property
     def replays(self) -> int:  # type: ignore[override]

@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
 from typing import Any, TypeAlias, cast, final
 
 import torch
@@ -100,11 +99,12 @@ class Recipe(ABC):
     replays: int = 1
     teacher: str | None = None
 
-    @cached_property  # which a subclass may replace by a field of this name
-    def threat(self) -> Threat | None:
-        """What the recipe defends against; None where it defends against nothing in particular."""
-        attack: Attack | None = getattr(self, "attack", None)
-        return None if attack is None else attack.threat
+    @property
+    def against(self) -> Threat | None:
+        """What the recipe defends against, its own threat or its attack's; None for nothing in particular."""
+        holder = getattr(self, "attack", self)
+        threat: Threat | None = getattr(holder, "threat", None)
+        return threat
 
     def first(self) -> Recipe | None:
         """The recipe that the teacher has to be trained with before this one; None where nothing comes first."""

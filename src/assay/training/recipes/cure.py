@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, final
 
 import torch
@@ -57,7 +57,7 @@ class CURE(Recipe):
         0.5
     """
 
-    threat: Threat = field()  # without a default, whatever the interface holds under this name
+    threat: Threat
     weight: float = 4.0
     h: float | tuple[float, ...] = 1.0
     squared: bool = True

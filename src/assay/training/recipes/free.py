@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
@@ -48,7 +48,7 @@ class FreeAT(Recipe):
         8
     """
 
-    threat: Threat = field()  # without a default, whatever the interface holds under this name
+    threat: Threat
     replays: int = 8
     rel_step: float = 1.0
 

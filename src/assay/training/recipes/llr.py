@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import final
 
 import torch
@@ -51,7 +51,7 @@ class LLR(Recipe):
         3.0
     """
 
-    threat: Threat = field()  # without a default, whatever the interface holds under this name
+    threat: Threat
     weight: float = 4.0
     slope_weight: float = 3.0
     steps: int = 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal, final
 
 import torch
@@ -62,8 +61,8 @@ class MultiThreat(Recipe):
         if self.mode not in _MODES:
             raise SettingError(f"mode must be one of {', '.join(_MODES)}; got {self.mode!r}.")
 
-    @cached_property
-    def threat(self) -> Threat | None:
+    @property
+    def against(self) -> Threat | None:
         """The threat that all attacks share; None where there are several."""
         first = self.attacks[0].threat
         return first if all(each.threat == first for each in self.attacks) else None
