@@ -2,8 +2,9 @@
 
     python benchmarks/patch.py --data FOLDER
 
-The patch is fitted on images of the training set and measured on test images; fooled is an image whose decision differs
-from that on the clean image, right or wrong as that was. A patch of random values is the baseline.
+The patch is fitted on images of the training set, which went through JPEG once and go with it through random noise,
+light and JPEG again, and measured on test images as they are, most of all byte-exact ones; fooled is an image whose
+decision differs from that on the clean image, right or wrong as that was. A patch of random values is the baseline.
 Written: results/patch.json, results/patch.md, results/patch.png, results/patch.safetensors.
 """
 
@@ -20,11 +21,13 @@ from folder import reader
 from machine import describe, sentence
 
 import assay
+from assay import grammar
 from assay.universal import Pasting, patch_fitting
 
 HERE = Path(__file__).resolve().parent
 WANTED = 0.8
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+AUGMENT = "[Contrast(0.2), Brightness(0.1), Noise(0.05), JPEG(70, 100)]"
 AREAS = (0.025, 0.05, 0.075, 0.1, 0.125)
 
 
@@ -42,6 +45,7 @@ def fitted(net, data: assay.Data, arguments: argparse.Namespace):
         steps=arguments.steps,
         batch=arguments.batch,
         lr=arguments.lr,
+        augment=grammar.parse(arguments.augment, list),
     )
     for number, now in enumerate(steps, start=1):
         if number % 50 == 0:
@@ -129,6 +133,9 @@ def main() -> int:
     parser.add_argument("--shape", default="square")
     parser.add_argument("--rotation", type=float, default=22.5)
     parser.add_argument("--scale", type=float, nargs=2, default=(0.9, 1.1))
+    parser.add_argument(
+        "--augment", default=AUGMENT, help="what images of the fit go through with the patch; [] is none"
+    )
     parser.add_argument("--target", type=int, default=None)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)

@@ -17,6 +17,7 @@ from assay.goals import Targeted, Untargeted
 from assay.oracle import Access, Oracle
 from assay.rng import derive
 from assay.threats import Threat
+from assay.transformations import EOT
 
 
 @final
@@ -64,12 +65,28 @@ class Task:
             won += int(oracle.record.success.sum())
         return won / len(self)
 
-    def about(self, positions: Tensor) -> Oracle:
-        """An oracle for the samples at these positions; what it finds fooled is a success in its record."""
+    def about(self, positions: Tensor, *, eot: EOT | None = None, seed: int = 0) -> Oracle:
+        """An oracle for the samples at these positions; what it finds fooled is a success in its record.
+
+        Args:
+            positions: which samples.
+            eot: views of the moved inputs to ask about in place of them.
+            seed: key of these views.
+        """
         x, _, _ = part(self.data, positions).batch(0, len(positions))
         x, before = x.to(self.place, self.dtype or x.dtype), self.labels[positions].to(self.place)
         goal = Untargeted(before) if self.target is None else Targeted(torch.full_like(before, self.target))
-        return Oracle(self.model, x, goal, self.threat, access=Access.GRADIENTS, micro_batch=self.micro_batch)
+        return Oracle(
+            self.model,
+            x,
+            goal,
+            self.threat,
+            access=Access.GRADIENTS,
+            micro_batch=self.micro_batch,
+            eot=eot,
+            seed=seed,
+            index=positions,
+        )
 
 
 @final

@@ -12,6 +12,7 @@ from torch import nn
 
 import assay
 from assay.errors import AccessError, InputError, SettingError, StoreError
+from assay.transformations import Blur, Noise
 from assay.universal import Pasting, PatchAscent, Universal, UniversalPatch, fit_patch, patch_fitting
 from assay.universal.patch.picture import printed
 
@@ -138,6 +139,33 @@ def test_passes_and_forwards_are_counted_and_seeds_decide():
     assert float(steps[0].patch.sub(0.5).abs().max()) == pytest.approx(0.2, rel=1e-3)  # the first step of Adam
 
 
+class FooledByFiles(LooksForRed):
+    """Class 2 also where rows of pixels alternate finely, which no image does that was blurred a little."""
+
+    def forward(self, x):
+        logits = super().forward(x)
+        comb = (x[:, :, 1:-1] - (x[:, :, :-2] + x[:, :, 2:]) / 2).abs().mean(dim=1, keepdim=True)
+        fine = nn.functional.max_pool2d(nn.functional.avg_pool2d(comb, 4, 1), 99, ceil_mode=True).flatten(1)[:, 0]
+        return torch.cat([logits[:, :2], torch.maximum(logits[:, 2], 200 * (fine - 0.3))[:, None]], dim=1)
+
+
+def test_a_patch_fitted_on_transformed_images_relies_on_nothing_that_they_lose():
+    (x, y), (other, labels) = images(60, 0), images(200, 1)
+    blurred = Blur(4.0)
+
+    def left(patch):
+        moved = patch.apply(other)
+        seen = blurred.apply(moved, torch.full((len(moved),), 1.5))
+        return float((FooledByFiles()(seen).argmax(1) == 2).double().mean())
+
+    plain = fit_patch(FooledByFiles(), (x, y), target=2, **FAST, seed=1)
+    views = fit_patch(FooledByFiles(), (x, y), target=2, **FAST, seed=1, augment=[blurred, Noise(0.02)])
+    assert plain.measure(FooledByFiles(), (other, labels)).target.value > 0.95
+    assert left(views) > left(plain) + 0.2
+    assert "augment=(Blur(4.0), Noise(0.02))" in views.settings["method"]
+    assert views.spent["backwards"] == plain.spent["backwards"]
+
+
 def test_what_is_saved_is_loaded(fitted, tmp_path):
     fitted.save(tmp_path / "p")
     again = UniversalPatch.load(tmp_path / "p")
@@ -197,6 +225,7 @@ class Labels(LooksForRed):
         (LooksForRed(), images(5, 0), {"are": 0.1}, SettingError, "Did you mean area"),
         (LooksForRed(), images(5, 0), {"steps": 0}, SettingError, "steps must"),
         (LooksForRed(), images(5, 0), {"lr": -1}, SettingError, "lr must"),
+        (LooksForRed(), images(5, 0), {"augment": [3]}, SettingError, "augment takes transformations"),
         (LooksForRed(), images(5, 0), {"scouts": -1}, SettingError, "scouts must"),
         (LooksForRed(), images(5, 0), {"target": 3}, SettingError, "knows 0 to 2"),
         (LooksForRed(), images(5, 0), {"area": 0.9}, SettingError, "pixels long"),

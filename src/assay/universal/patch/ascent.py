@@ -13,6 +13,8 @@ from torch import Tensor
 from assay.goals import Targeted
 from assay.losses import cross_entropy
 from assay.rng import Keyed, derive
+from assay.transformations import EOT, Transformation
+from assay.transformations.optics import check_transformations
 from assay.universal.method import Method, Step, Task, number, whole
 from assay.universal.patch.pasting import Pasting
 
@@ -40,13 +42,16 @@ class PatchAscent(Method):
         lr: length of the first step as a share of the range of valid values.
         scouts: how many classes are tried without a target: those that the model decides for most often.
         scout_steps: steps of Adam for each of them, before `steps`.
+        augment: random transformations of the patched images, in this order, drawn anew for every image and step, such
+            as `(Noise(0.05), JPEG(70, 95))`: what the images of the fit have in common (their compression, their light)
+            is then nothing that the patch can rely on.
 
     Raises:
         SettingError: a setting is out of range.
 
     Deviations:
         The paper fits towards a target that is given, and names no optimiser. Its patch may reach beyond the image's
-        edge; here all of it lies inside.
+        edge; here all of it lies inside. It transforms the patch alone; with `augment` the images change with it.
 
     References:
         Brown, Mane, Roy, Abadi, Gilmer, "Adversarial patch", NeurIPS workshop 2017, https://arxiv.org/abs/1712.09665
@@ -64,6 +69,7 @@ class PatchAscent(Method):
     lr: float = 0.2
     scouts: int = 10
     scout_steps: int = 100
+    augment: tuple[Transformation, ...] = ()
 
     def __post_init__(self) -> None:
         whole("steps", self.steps, 1)
@@ -71,6 +77,9 @@ class PatchAscent(Method):
         number("lr", self.lr)
         whole("scouts", self.scouts, 0)
         whole("scout_steps", self.scout_steps, 1)
+        given = self.augment if isinstance(self.augment, (tuple, list)) else (self.augment,)
+        object.__setattr__(self, "augment", tuple(given))
+        check_transformations("augment", self.augment)
 
     def fit(self, task: Task, v: Tensor) -> Iterator[Step]:
         """The scouts, if any, and the run itself."""
@@ -133,7 +142,9 @@ class _Climb:
     def _slope(self, patch: Tensor, aim: int | None, positions: Tensor) -> tuple[Tensor, Tensor]:
         """The mean loss's gradient in the patch, and which of the images are fooled."""
         task, pasting = self.task, self.method.pasting
-        oracle = task.about(positions)
+        augment = self.method.augment
+        views = EOT(*augment, draws=1) if augment else None
+        oracle = task.about(positions, eot=views, seed=derive(task.seed, "augment", self.step))
         rng = Keyed(derive(task.seed, "places", self.step), positions.to(oracle.x.device))
         places = pasting.draw(rng, *oracle.x.shape[-2:])
         with torch.enable_grad():
