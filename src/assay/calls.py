@@ -64,12 +64,22 @@ class Calls(Expression):
         else:
             found = self.visit(self.tree)
         if expect is not None and not isinstance(found, expect):
-            kind = expect.__name__.lower()
-            known = [name for k in registry.KINDS if k == kind for name in registry.names(k)]
-            offer = f" Known: {', '.join(known)}." if known else ""
-            article = "an" if kind[0] in "aeiou" else "a"
-            raise self.error(f"expected {article} {kind}, found {found!r}.{offer}", self.tree)
+            raise self._unexpected(expect.__name__.lower(), found)
         return found
+
+    def read_kind(self, kind: registry.Kind, settings: Mapping[str, Any]) -> Any:
+        """As `read`, for an object that the registry holds under this kind."""
+        found = self.read(settings=settings)
+        called = self.tree.func if isinstance(self.tree, ast.Call) else None
+        if not isinstance(called, ast.Name) or registry.find(kind, called.id) is None:
+            raise self._unexpected(kind, found)
+        return found
+
+    def _unexpected(self, kind: str, found: Any) -> AssayError:
+        known = [name for k in registry.KINDS if k == kind for name in registry.names(k)]
+        offer = f" Known: {', '.join(known)}." if known else ""
+        article = "an" if kind[0] in "aeiou" else "a"
+        return self.error(f"expected {article} {kind}, found {found!r}.{offer}", self.tree)
 
     def name(self, node: ast.Name) -> Any:
         """Names from outside, constants, and losses (by their own name)."""

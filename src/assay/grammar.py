@@ -24,7 +24,6 @@ from assay.expression import CONSTANTS
 if TYPE_CHECKING:
     from assay.attacks import Attack
     from assay.threats import Threat
-    from assay.training.recipes import Recipe
     from assay.transformations import EOT
 
 T = TypeVar("T")
@@ -137,7 +136,7 @@ def attack(
     return cast("Attack", reader.read(Attack, _settings(settings, common)))
 
 
-def recipe(text: str, threat: Threat | str | None = None, settings: Mapping[str, Any] | Iterable[str] = ()) -> Recipe:
+def recipe(text: str, threat: Threat | str | None = None, settings: Mapping[str, Any] | Iterable[str] = ()) -> Any:
     """Read a training recipe: a full call, or a name to which threat and settings are added.
 
     Args:
@@ -148,11 +147,8 @@ def recipe(text: str, threat: Threat | str | None = None, settings: Mapping[str,
     Raises:
         GrammarError: as in `attack`.
     """
-    from assay.training.recipes import Recipe
-
     common = parse_threat(threat) if isinstance(threat, str) else threat
-    reader = Calls(text, threat=common, short=True)
-    return cast("Recipe", reader.read(Recipe, _settings(settings, common)))
+    return Calls(text, threat=common, short=True).read_kind("recipe", _settings(settings, common))
 
 
 def named(text: str, expect: type[T]) -> T:
