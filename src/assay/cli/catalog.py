@@ -72,7 +72,9 @@ def _listing(kind: Listed) -> Table:
     table = Table(title=kind.value, title_justify="left", box=None, pad_edge=False, title_style="bold")
     optional = [name for name in ("access", "threats") if any(getattr(entry, name) for entry in entries)]
     for heading in ("name", *optional, "summary"):
-        table.add_column(heading, style="cyan" if heading == "name" else "", no_wrap=heading != "summary")
+        whole = heading in ("name", "access")
+        width = 28 if heading == "threats" else None
+        table.add_column(heading, style="cyan" if heading == "name" else "", no_wrap=whole, max_width=width)
     for entry in entries:
         cells = {"access": entry.access, "threats": _threats(entry)}
         table.add_row(entry.name, *(cells[name] for name in optional), Text(entry.summary))
