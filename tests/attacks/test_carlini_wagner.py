@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from assay.attacks import CarliniWagner
+from assay.attacks.carlini_wagner.descent import Descent
+from assay.attacks.carlini_wagner.l0 import SparseDescent
 from assay.attacks.carlini_wagner.l2 import EuclideanDescent
 from assay.errors import LossError, SettingError, ThreatError
 from assay.goals import Targeted, Untargeted
 from assay.losses import margin
-from assay.testing.case import THREATS, audit
+from assay.testing.case import THREATS, audit, exact_within
 from assay.testing.models import curved
 from assay.testing.problems import Affine, Constant
 from assay.threats import L0, L1, L2, Linf
@@ -196,6 +200,47 @@ def test_negative_logits_are_no_different(norm):
     assert torch.equal(first.backwards, second.backwards)
 
 
+@pytest.mark.parametrize("scale", [1e-6, 1e-12, 1e6])
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_scale_of_the_logits_does_not_matter(norm, scale):
+    problem, model, x, y = setting(n=4)
+    with torch.no_grad():
+        model[1].weight *= scale
+        model[1].bias *= scale
+    result = few(norm, targets=0)(model, x, y)
+    exact_within(result, problem.distance(x, y, norm), 1.0 if norm == "l0" else 1.01)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_ordinary_logits_keep_the_constants_they_were_given(norm, monkeypatch):
+    """Where the linear model asks for more than 10, all of them are larger by so much."""
+    seen = []
+    advance = Descent._advance
+
+    def watched(self, live):
+        advance(self, live)
+        seen.append((self.c.clone(), self.most.clone()))
+        self.done |= True
+
+    monkeypatch.setattr(Descent, "_advance", watched)
+    _, model, x, y = setting(n=4)
+    settings = {"initial_c": 0.5, "max_c": 40.0, "targets": 0, "polish": 0}
+    few(norm, **settings)(model, x, y)
+    goal = Untargeted(y)
+    inner = x.clone().requires_grad_()
+    value = -margin(model(inner), goal)
+    (grad,) = torch.autograd.grad(value.sum(), inner)
+    linear = 2 * value.detach() / grad.flatten(1).square().sum(1)
+    with torch.no_grad():
+        model[1].weight *= 1e-6
+        model[1].bias *= 1e-6
+    few(norm, **settings)(model, x, y)
+    assert (linear < 10).all()
+    for (c, most), scale in zip(seen, (torch.ones(4).double(), 1e6 * linear / 10), strict=True):
+        torch.testing.assert_close(c, 0.5 * scale)
+        torch.testing.assert_close(most, 40 * scale)
+
+
 @pytest.mark.parametrize("targets", [False, True], ids=["untargeted", "targeted"])
 @pytest.mark.parametrize("norm", NORMS)
 def test_confidence_is_held(norm, targets):
@@ -314,6 +359,30 @@ def test_l0_counts_pixels_or_features():
         assert torch.equal(result.distance, fewest.double())
         rough = CarliniWagner(threat=L0(unit=unit), polish=0, **FEW["l0"])(model, x, y)
         assert (rough.distance < gains.shape[1] / 2).all()
+
+
+def test_l0_freezes_a_third_of_the_root_of_what_changed(monkeypatch):
+    """At most `0.3 sqrt(n)` of n changed units, at least one, besides those that did not move; the least ones."""
+    freeze, steps = SparseDescent._freeze, []
+
+    def watched(self, u, grad, rows):
+        before = self.free.clone().flatten(1)
+        freeze(self, u, grad, rows)
+        for row in rows.nonzero().flatten().tolist():
+            size = u[row].flatten().abs()
+            moved = before[row] & (size > 0)
+            frozen = moved & ~self.free[row].flatten()
+            worth = size * grad[row].flatten().abs()
+            steps.append((int((size >= 1e-4).sum()), int(frozen.sum())))
+            assert not (self.free[row].flatten() & ~moved).any()
+            if bool((moved & ~frozen).any()):
+                assert worth[frozen].max() <= worth[moved & ~frozen].min()
+
+    monkeypatch.setattr(SparseDescent, "_freeze", watched)
+    _, model, x, y = setting(n=4)
+    few("l0", polish=0, initial_c=10.0)(model, x, y)
+    assert any(frozen > 1 for _, frozen in steps)
+    assert all(1 <= frozen <= max(1, math.ceil(0.3 * changed**0.5)) for changed, frozen in steps)
 
 
 def test_half_precision_inputs():

@@ -11,7 +11,7 @@ from assay.errors import SettingError, ThreatError
 from assay.goals import Targeted, Untargeted
 from assay.losses import margin
 from assay.oracle import Oracle
-from assay.testing.case import audit
+from assay.testing.case import audit, exact_within
 from assay.testing.models import curved
 from assay.testing.problems import Affine, Constant
 from assay.threats import L1, L2
@@ -139,6 +139,42 @@ def test_a_decided_sample_costs_no_more():
     result = EAD(threat=L1(eps), **QUICK)(problem.model(), x, y)
     assert torch.equal(result.success, torch.arange(6) % 2 == 0)
     assert result.forwards[::2].max() < result.forwards[1::2].min()
+
+
+@pytest.mark.parametrize("scale", [1e-2, 1e-6, 1e-12, 1e6])
+def test_the_scale_of_the_logits_does_not_matter(scale):
+    """Without a budget and with one: constants that move nothing are passed over, and do not count."""
+    problem = Affine(classes=4)
+    x, y = problem.inputs(4, dtype=torch.float64)
+    model, exact = problem.model(torch.float64), problem.distance(x, y, "l1")
+    with torch.no_grad():
+        model[1].weight *= scale
+        model[1].bias *= scale
+    settings = {"steps": 30, "search_steps": 3, "targets": 0}
+    exact_within(EAD(threat=L1(), **settings)(model, x, y), exact)
+    assert EAD(threat=L1(1.5 * exact), **settings)(model, x, y).success.all()
+    assert not EAD(threat=L1(0.95 * exact), **settings)(model, x, y).success.any()
+
+
+def test_the_first_constant_is_the_least_that_moves_something():
+    problem = Affine(classes=2)
+    x, y = problem.inputs(4, dtype=torch.float64)
+    weights, _ = problem.weights()
+    normal = (weights[1 - y] - weights[y]).reshape(x.shape)
+    free = torch.where(normal > 0, x < 1, x > 0)
+    steepest = torch.where(free, normal.abs(), 0).flatten(1).amax(1)
+    for initial_c in (1e-7, 1e-3, 50.0):
+        attack = EAD(threat=L1(), initial_c=initial_c, lr=0.02)
+        oracle = Oracle(problem.model(torch.float64), x, Untargeted(y), attack.threat)
+        search = _Search(attack, oracle, x, Untargeted(y))
+        search._advance(torch.ones(4, dtype=torch.bool))
+        power = (search.c / initial_c).log10()
+        torch.testing.assert_close(power, power.round())
+        assert (search.u != 0).flatten(1).any(1).all()
+        if initial_c < 1:
+            assert (search.c / 10 * steepest <= 0.5).all()
+        else:
+            assert (search.c == initial_c).all()
 
 
 def test_fista_gets_farther_than_ista():

@@ -38,8 +38,10 @@ class EAD(Attack):
     - `u_{k+1} = S(y_k - rate_k grad(c f + ||y||_2^2)(y_k))`, `rate_k = lr sqrt(1 - k / steps)`,
     - `y_{k+1} = u_{k+1} + k / (k + 3) (u_{k+1} - u_k)`.
 
-    For each sample this is done for `search_steps` constants c: ten times larger until one wins, then bisected. The
-    smallest winning move of all steps counts, in the L1 norm (the paper's L1 decision rule). At last it is polished.
+    For each sample this is done for `search_steps` constants c: ten times larger until one wins, then bisected. Those
+    that could not move anything, `c |df/du_i| <= beta / lr` for all i, are passed over and do not count, so that flat
+    logits need no other settings. The smallest winning move of all steps counts, in the L1 norm (the paper's L1
+    decision rule). At last it is polished.
 
     Args:
         threat: `L1`; without eps the smallest move is looked for, with it any inside is enough.
@@ -175,6 +177,7 @@ class _Search:
         better = reached & (length < self.least)
         self.best[better], self.least[better] = self.y[better], length[better]
         shortfall = (self.confidence - margin.to(self.c)).nan_to_num(0)
+        self._raise(grad * width, live & (self.step == 0) & (shortfall > 0))
         loss = self.c * shortfall.clamp_min(0) + self.y.flatten(1).square().sum(dim=1) + attack.beta * length
         pull = torch.where(shortfall > 0, self.c * width, 0)
         slope = 2 * self.y - column(pull, self.y) * grad.to(self.y)
@@ -191,6 +194,14 @@ class _Search:
             ended |= look & ~(loss <= _PROGRESS * self.seen)
             self.seen = torch.where(look, loss, self.seen)
         return ended
+
+    def _raise(self, grad: Tensor, rows: Tensor) -> None:
+        """The first power of ten times the constant that moves anything away from the clean input, before a success."""
+        low, high = self.low - self.x, self.high - self.x
+        steepest = torch.where((grad > 0) & (high > 0) | (grad < 0) & (low < 0), grad.abs(), 0).flatten(1).amax(dim=1)
+        more = (self.attack.beta / self.attack.lr / (self.c * steepest.to(self.c))).log10().ceil().clamp_min(0)
+        rows = rows & self.upper.isinf() & more.isfinite()
+        self.c = torch.where(rows, self.c * _GROWTH**more, self.c)
 
     def _boxed(self, u: Tensor) -> Tensor:
         """Within the bounds."""

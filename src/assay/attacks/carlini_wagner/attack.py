@@ -48,6 +48,9 @@ class CarliniWagner(Attack):
       exceeds 0.01 is the last; c is doubled where there is no success. With `L0(unit="pixel")` both factors are
       summed over the channels, as in the paper.
 
+    All constants are relative to the logits' scale where these are too flat for them: multiplied by `c* / 10`, where
+    `c* = 2 f / ||df/du||_2^2` is what a linear model at x asks for, if that is above 1.
+
     The defaults are those of the released code and thorough: up to 90,000 gradients an image in L2. Much cheaper
     settings that end at nearly the same distances, since the last stretch is polished:
     `CarliniWagner(threat=L2(), steps=30, search_steps=5, lr=0.1, initial_c=0.1)`,

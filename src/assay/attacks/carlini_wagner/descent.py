@@ -16,6 +16,8 @@ from assay.threats.additive import column, widened
 _INSIDE = 0.99  # where the bounds lie in the range of tanh: they are reached, and left, at |w| = 2.6
 _BETAS = (0.9, 0.999)
 _TINY = 1e-8  # Adam's epsilon
+_USUAL = 10  # largest constant of a linear model for which the plan's own constants are taken as they are
+_FLATTEST = 1e12  # times these constants, at most
 _CHECKS = 10  # looks at the progress within `steps`
 _PROGRESS = 0.9999  # a loss above this share of the last look's is no progress
 _NARROW_AT = 0.75  # share of samples left at which the working tensors are narrowed
@@ -28,8 +30,8 @@ class Plan:
     Attributes:
         steps: gradient evaluations for one value of the constant.
         lr: Adam's step length in the space of w.
-        initial_c: the first constant.
-        max_c: no constant from here on.
+        initial_c: the first constant, of logits that are not too flat for it.
+        max_c: no constant from here on, likewise.
         confidence: the margin that a success needs.
         abort_early: end a value of the constant when it brings no more progress.
     """
@@ -64,7 +66,8 @@ class Descent(ABC):
         self.w = self.asked = self.w_0  # where the next question, and where the last one is asked
         self.best, self.least = torch.zeros_like(x), x.new_full((len(x),), torch.inf)
         self.first, self.second = torch.zeros_like(x), torch.zeros_like(x)
-        self.c = x.new_full((len(x),), plan.initial_c)
+        self.c, self.most = x.new_full((len(x),), plan.initial_c), x.new_full((len(x),), plan.max_c)
+        self.scale, self.begun = torch.ones_like(self.c), False
         self.step = torch.zeros_like(self.c)  # of this value of the constant
         self.beat = torch.zeros_like(self.c)  # of Adam since its last start
         self.seen = torch.full_like(self.c, torch.inf)  # the loss at the last look
@@ -74,7 +77,7 @@ class Descent(ABC):
     def state(self) -> list[str]:
         """Names of the tensors with one row for each sample."""
         ours = ["place", "place_0", "w_0", "w", "best", "least", "first", "second"]
-        return [*ours, "c", "step", "beat", "seen", "done"]
+        return [*ours, "c", "most", "scale", "step", "beat", "seen", "done"]
 
     def allowed(self, value: Tensor) -> Tensor:
         """Values of w's shape, zero where nothing may move."""
@@ -117,7 +120,9 @@ class Descent(ABC):
         u = self._move(tanh)
         margin, grad, output = self.oracle.gradient((u * self.width).to(self.dtype), losses.margin, rows=live)
         margin, grad = widened(margin), widened(grad)
-        shortfall = self.plan.confidence + self.slack - margin
+        if not self.begun:
+            self._begin(self.plan.confidence - margin, grad)
+        shortfall = self.plan.confidence + self.slack / self.scale - margin
         value, slope = self.penalty(u)
         loss = value + self.c * shortfall.clamp_min(0)
         pull = torch.where(shortfall > 0, self.c * self.width, 0)
@@ -130,6 +135,15 @@ class Descent(ABC):
         won = self.goal.reached(output) & (margin >= self.plan.confidence)
         self._keep(u, won.nonzero().squeeze(1))
         self.follow(u, grad, loss, won, self._ended(loss))
+
+    def _begin(self, shortfall: Tensor, grad: Tensor) -> None:
+        """Larger constants for logits so flat that the plan's would not reach, told at the clean inputs."""
+        self.begun = True
+        steep = (grad * self.width).flatten(1).abs().amax(dim=1)
+        unit = grad.flatten(1) * (self.width / torch.where(steep > 0, steep, 1))[:, None]
+        linear = 2 * shortfall.clamp_min(0) / steep / steep / unit.square().sum(dim=1)
+        self.scale = (linear / _USUAL).clamp(1, _FLATTEST).where((steep > 0) & shortfall.isfinite(), 1)
+        self.c, self.most = self.c * self.scale, self.most * self.scale
 
     def _placed(self, tanh: Tensor) -> Tensor:
         """Where tanh(w) lies in the box, from -1 to 1."""
@@ -169,7 +183,7 @@ class Descent(ABC):
         """Twice the constant where the mask says so, on from the same w; the end where it is too large."""
         if bool(rows.any()):
             self.c = torch.where(rows, 2 * self.c, self.c)
-            self.done |= rows & (self.c >= self.plan.max_c)
+            self.done |= rows & (self.c >= self.most)
             self.again(rows)
 
     def restart(self, rows: Tensor, w: Tensor) -> None:

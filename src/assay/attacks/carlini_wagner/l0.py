@@ -58,7 +58,7 @@ class SparseDescent(Descent):
     def _freeze(self, u: Tensor, grad: Tensor, rows: Tensor) -> None:
         """Freeze what did not move, and the units with the least `|u_i| |g_i|` of the rest."""
         size = self.threat.per_unit(u.abs()).flatten(1)
-        worth = size * self.threat.per_unit((grad * self.width).abs()).flatten(1)
+        worth = size * self.threat.per_unit((grad * self.width).abs()).flatten(1) * self.scale[:, None]
         moved = self.free.flatten(1) & (size > 0)
         most = _ROOTS * (size >= _CHANGED).sum(dim=1, keepdim=True).sqrt()
         ranked, order = worth.masked_fill(~moved, torch.inf).sort(dim=1, stable=True)

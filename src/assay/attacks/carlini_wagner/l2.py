@@ -23,7 +23,7 @@ class EuclideanDescent(Descent):
         super().__init__(oracle, x, goal, plan)
         self.searches = searches
         self.count = torch.zeros_like(self.c)
-        self.lower, self.upper = torch.zeros_like(self.c), torch.full_like(self.c, plan.max_c)  # none has won
+        self.lower, self.upper = torch.zeros_like(self.c), torch.full_like(self.c, torch.inf)  # none has won
         self.has_won = torch.zeros_like(self.done)  # with this constant
 
     @property
@@ -47,13 +47,12 @@ class EuclideanDescent(Descent):
         found = self.has_won
         self.upper = torch.where(ended & found, torch.minimum(self.upper, self.c), self.upper)
         self.lower = torch.where(ended & ~found, torch.maximum(self.lower, self.c), self.lower)
-        highest = self.plan.max_c
-        larger = (self.c * _GROWTH).clamp_max(highest)
-        new = torch.where(self.upper < highest, (self.lower + self.upper) / 2, larger)
+        larger = (self.c * _GROWTH).minimum(self.most)
+        new = torch.where(self.upper.isfinite(), (self.lower + self.upper) / 2, larger)
         self.count += ended
         if self.searches >= _LAST_AT_UPPER:
-            new = torch.where(self.count == self.searches - 1, self.upper, new)
+            new = torch.where(self.count == self.searches - 1, self.upper.minimum(self.most), new)
         self.c = torch.where(ended, new, self.c)
-        self.done |= (self.count >= self.searches) | (ended & (self.lower >= highest))
+        self.done |= (self.count >= self.searches) | (ended & (self.lower >= self.most))
         self.has_won = found & ~ended
         self.restart(ended, self.w_0)
