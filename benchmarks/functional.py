@@ -10,21 +10,18 @@ Written: results/functional.json, results/functional.md.
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import time
 from itertools import product
-from pathlib import Path
 
+import script
 import torch
 from folder import images, reader
-from machine import describe, sentence
+from machine import sentence
 
 from assay.attacks import PGD, AdamSearch, ReColorAdv
 from assay.threats import Combined, Flow, Linf, Recolor, Threat
 
-HERE = Path(__file__).resolve().parent
 NETS = ("recolor_normal", "recolor_delta", "recolor_stadv")
 PARTS = {"colour": Recolor(0.06), "flow": Flow(0.05), "additive": Linf(8 / 255)}
 SETS = [
@@ -132,27 +129,18 @@ def page(report: dict) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--data", required=True, help="folder with load.py, its networks and its images")
+    parser = script.parser(__doc__)
     parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--net", choices=NETS, action="append", help="only these networks; all by default")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=HERE / "results")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
 
     load, device = reader(options.data), torch.device(options.device)
     rows = [row for net in options.net or NETS for row in attack_net(load, net, options.images, device)]
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "on the processor"
-    report = {"machine": describe(options.threads), "device": name, "images": options.images, "rows": rows}
-    report["verdict"] = verdict(rows)
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "functional.json").write_text(json.dumps(report, indent=1) + "\n")
-    (options.out / "functional.md").write_text(page(report))
-    print(json.dumps(report["verdict"], indent=1), file=sys.stderr)
-    v = report["verdict"]
-    raise SystemExit(bool(v["above"] or (v["paper_leaves"] is not None and v["paper_leaves"] > v["allowed"])))
+    v = verdict(rows)
+    report = {**script.where(options), "images": options.images, "rows": rows, "verdict": v}
+    holds = not v["above"] and (v["paper_leaves"] is None or v["paper_leaves"] <= v["allowed"])
+    script.end("functional", report, page(report), options, holds=holds)
 
 
 if __name__ == "__main__":

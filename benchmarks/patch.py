@@ -12,19 +12,17 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import sys
-from pathlib import Path
 
+import script
 import torch
 from folder import reader
-from machine import describe, sentence
+from machine import sentence
 
 import assay
 from assay import grammar
 from assay.universal import Pasting, patch_fitting
 
-HERE = Path(__file__).resolve().parent
 WANTED = 0.8
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 AUGMENT = "[Contrast(0.2), Brightness(0.1), Noise(0.05), JPEG(70, 100)]"
@@ -122,9 +120,8 @@ def page(report: dict) -> str:
     return "\n".join(text) + "\n"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", required=True, help="folder of networks and images with a load.py")
+def main() -> None:
+    parser = script.parser(__doc__, threads=1)
     parser.add_argument("--net", default="recolor_normal")
     parser.add_argument("--fit", type=int, default=10_000, help="training images that are fitted on")
     parser.add_argument("--steps", type=int, default=5000)
@@ -138,9 +135,6 @@ def main() -> int:
     )
     parser.add_argument("--target", type=int, default=None)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--out", type=Path, default=HERE / "results")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     load = reader(arguments.data)
@@ -149,7 +143,7 @@ def main() -> int:
     sets = {name: assay.Data(*load.cifar10(name), name=name, classes=CLASSES) for name in ("exact", "test")}
     patch = fitted(net, assay.Data(x[: arguments.fit], y[: arguments.fit], name="cifar10"), arguments)
     report = {
-        "machine": describe(arguments.threads),
+        **script.where(arguments),
         "net": arguments.net,
         **{key: patch.as_dict()[key] for key in ("pasting", "settings", "spent")},
         "fit": patch.rates["fit"].as_dict(),
@@ -158,11 +152,9 @@ def main() -> int:
     arguments.out.mkdir(parents=True, exist_ok=True)
     patch.save(arguments.out / "patch.safetensors")
     patch.picture(arguments.out / "patch.png", net, sets["exact"])
-    (arguments.out / "patch.json").write_text(json.dumps(report, indent=1) + "\n")
-    (arguments.out / "patch.md").write_text(page(report))
-    print(page(report))
-    return 0 if report["sets"]["exact"]["patch"]["fooling"]["value"] >= WANTED else 1
+    holds = report["sets"]["exact"]["patch"]["fooling"]["value"] >= WANTED
+    script.end("patch", report, page(report), arguments, holds=holds)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -9,22 +9,20 @@ Written: results/stadv.json, results/stadv.md.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
 from itertools import product
-from pathlib import Path
 
+import script
 import torch
 from folder import images, reader
-from machine import describe, sentence
+from machine import sentence
 
 from assay.attacks import StAdv
 from assay.goals import Targeted, Untargeted
 from assay.threats import Flow
 
-HERE = Path(__file__).resolve().parent
 NETS = {"resnet20": "cifar10", "sinkhorn_mnist_vanilla": "mnist"}
 NEEDED = 0.99  # of the images that L-BFGS, with the paper's tau and any wrong class, has to win
 
@@ -61,8 +59,8 @@ def attack_net(load, net: str, count: int, device: torch.device) -> list[dict]:
 def page(report: dict) -> str:
     text = ["# stAdv", "", sentence(report["machine"]), ""]
     text += [
-        f"{report['device']}. tau 0.05, 100 gradients for each search. Roughness: the sum over pixels and their four "
-        "neighbours of the distance between their displacements, in pixels, of the smoothest flow that wins.",
+        f"Computed {report['device']}. tau 0.05, 100 gradients for each search. Roughness: the sum over pixels and their "
+        "four neighbours of the distance between their displacements, in pixels, of the smoothest flow that wins.",
         "",
         f"- {'holds' if not report['missed'] else '**fails**'}: with the paper's tau alone L-BFGS wins at least "
         f"{100 * NEEDED:.0f} % of the images of each network, for any wrong class",
@@ -79,26 +77,18 @@ def page(report: dict) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--data", required=True, help="folder with load.py, its networks and its images")
+    parser = script.parser(__doc__)
     parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--net", choices=NETS, action="append", help="only these networks; all by default")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=HERE / "results")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
 
     load, device = reader(options.data), torch.device(options.device)
     rows = [row for net in options.net or NETS for row in attack_net(load, net, options.images, device)]
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "On the processor"
     held = [r for r in rows if (r["goal"], r["optimizer"], r["searches"]) == ("any wrong class", "lbfgs", 1)]
     missed = [r["net"] for r in held if r["success"] < NEEDED]
-    report = {"machine": describe(options.threads), "device": name, "rows": rows, "missed": missed}
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "stadv.json").write_text(json.dumps(report, indent=1) + "\n")
-    (options.out / "stadv.md").write_text(page(report))
-    raise SystemExit(bool(missed))
+    report = {**script.where(options), "rows": rows, "missed": missed}
+    script.end("stadv", report, page(report), options, holds=not missed)
 
 
 if __name__ == "__main__":
