@@ -7,37 +7,10 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from assay.evaluation.report.axis import Tick
+from assay.evaluation.report.lines import AFTER, BELOW, LEFT, STYLES, TOP, Line, Plot, share_levels
 from assay.evaluation.report.words import count, interval, percent, rate
 
-STYLES = 6
-"""Kinds of line that can be told apart; further stages begin again."""
 _UNKNOWN = "\N{EN DASH}"
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Line:
-    """One stage's steps, as the points of a polyline; ``style`` is the number of its kind of line."""
-
-    name: str
-    style: int
-    points: str
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Plot:
-    """The chart at one size of the page, in the units of its own view box."""
-
-    width: int
-    height: int
-    left: int
-    right: int
-    top: int
-    bottom: int
-    lines: list[Line]
-    ticks: list[Tick]
-    levels: list[tuple[float, str]]
 
 
 @final
@@ -97,7 +70,7 @@ def _row(stage: dict[str, Any], style: int) -> Row:
 
 
 def _plot(stages: list[dict[str, Any]], most: int, *, width: int, height: int) -> Plot:
-    left, right, top, bottom = 54, width - 28, 14, height - 46
+    left, right, top, bottom = LEFT, width - AFTER, TOP, height - BELOW
     decades = max(1, math.ceil(math.log10(max(most, 2)) - 1e-9))
 
     def x(queries: float) -> float:
@@ -120,5 +93,6 @@ def _plot(stages: list[dict[str, Any]], most: int, *, width: int, height: int) -
         width=width, height=height, left=left, right=right, top=top, bottom=bottom,
         lines=lines,
         ticks=[Tick(at=x(10**power), text=count(10**power), below="") for power in range(decades + 1)],
-        levels=[(y(share / 4), f"{25 * share}") for share in range(5)],
+        levels=share_levels(bottom, top),
+        axis="queries for each sample",
     )  # fmt: skip
