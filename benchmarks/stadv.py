@@ -59,8 +59,8 @@ def attack_net(load, net: str, count: int, device: torch.device) -> list[dict]:
 def page(report: dict) -> str:
     text = ["# stAdv", "", sentence(report["machine"]), ""]
     text += [
-        f"Computed {report['device']}. tau 0.05, 100 gradients for each search. Roughness: the sum over pixels and their "
-        "four neighbours of the distance between their displacements, in pixels, of the smoothest flow that wins.",
+        f"Computed {report['device']}. tau 0.05, 100 gradients for each search. Roughness: the sum over pixels and "
+        "their four neighbours of the distance between their displacements, in pixels, of the smoothest winner.",
         "",
         f"- {'holds' if not report['missed'] else '**fails**'}: with the paper's tau alone L-BFGS wins at least "
         f"{100 * NEEDED:.0f} % of the images of each network, for any wrong class",

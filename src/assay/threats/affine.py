@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, final
 
@@ -12,9 +13,35 @@ from assay.threats.boxed import Boxed
 from assay.threats.sampling import check_images, check_padding, pixels, sample
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class _WholeImage(Boxed):
+    """A move of all pixels together, which brings in what is outside of the image."""
+
+    padding: Literal["zeros", "border", "reflection"] = field(default="zeros", kw_only=True)
+
+    numbers: ClassVar[int]  # that a move consists of
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_padding(self.padding)
+
+    def apply(self, x: Tensor, theta: Tensor) -> Tensor:
+        """The moved image."""
+        check_images(x, type(self).__name__)
+        return sample(x, *self._places(x, theta), self.padding, self.bounds)
+
+    @abstractmethod
+    def _places(self, x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """Row and column of the place that each pixel is taken from, `(b, height, width)`."""
+
+    def _shape(self, x: Tensor) -> tuple[int, ...]:
+        check_images(x, type(self).__name__)
+        return (self.numbers,)
+
+
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class Rotation(Boxed):
+class Rotation(_WholeImage):
     r"""The image turned about its centre by at most eps degrees, counter-clockwise where the angle is positive.
 
     $x'(p) = x(c + R(\theta) (p - c))$, with c the centre of the image, by bilinear interpolation. A move is one angle,
@@ -44,38 +71,21 @@ class Rotation(Boxed):
                   [0., 0.]]]])
     """
 
-    padding: Literal["zeros", "border", "reflection"] = field(default="zeros", kw_only=True)
-
     name: ClassVar[str] = "rotation"
+    numbers: ClassVar[int] = 1
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_padding(self.padding)
-
-    def apply(self, x: Tensor, theta: Tensor) -> Tensor:
-        """The turned image."""
-        check_images(x, "Rotation")
+    def _places(self, x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
         row, column = pixels(x)
         middle_row, middle_column = (x.shape[2] - 1) / 2, (x.shape[3] - 1) / 2
         angle = (theta.to(row) * (math.pi / 180))[:, :, None]
         cos, sin = angle.cos(), angle.sin()
         down, right = row - middle_row, column - middle_column
-        return sample(
-            x,
-            down * cos + right * sin + middle_row,
-            right * cos - down * sin + middle_column,
-            self.padding,
-            self.bounds,
-        )
-
-    def _shape(self, x: Tensor) -> tuple[int, ...]:
-        check_images(x, "Rotation")
-        return (1,)
+        return down * cos + right * sin + middle_row, right * cos - down * sin + middle_column
 
 
 @final
 @dataclass(frozen=True, eq=False, repr=False)
-class Translation(Boxed):
+class Translation(_WholeImage):
     r"""The image shifted by at most eps pixels down or up, and by as many to the right or left.
 
     $x'(p) = x(p - \theta)$ by bilinear interpolation: shifts need not be whole. A move is (down, right), `(b, 2)`.
@@ -104,22 +114,11 @@ class Translation(Boxed):
                   [0.2000, 0.5000]]]])
     """
 
-    padding: Literal["zeros", "border", "reflection"] = field(default="zeros", kw_only=True)
-
     name: ClassVar[str] = "translation"
+    numbers: ClassVar[int] = 2
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_padding(self.padding)
-
-    def apply(self, x: Tensor, theta: Tensor) -> Tensor:
-        """The shifted image."""
-        check_images(x, "Translation")
+    def _places(self, x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
         row, column = pixels(x)
         down, right = theta.to(row)[:, :, None, None].unbind(1)
         shape = (len(x), *x.shape[2:])
-        return sample(x, (row - down).expand(shape), (column - right).expand(shape), self.padding, self.bounds)
-
-    def _shape(self, x: Tensor) -> tuple[int, ...]:
-        check_images(x, "Translation")
-        return (2,)
+        return (row - down).expand(shape), (column - right).expand(shape)
