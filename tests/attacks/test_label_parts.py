@@ -9,7 +9,7 @@ from assay.attacks import OPT, Boundary, GeoDA, HopSkipJump, SignOPT, survey
 from assay.attacks.bisection import bisect, to_boundary
 from assay.attacks.decisions import wins, wins_among
 from assay.attacks.rays import asking, lengths, shorter
-from assay.attacks.starts import TRIED, find_start
+from assay.attacks.starts import TRIED, find_near_start, find_start
 from assay.attacks.survey import probe, unit, unit_each
 from assay.errors import SettingError, ThreatError
 from assay.goals import Untargeted
@@ -86,6 +86,33 @@ def test_a_model_without_other_classes_is_given_up_after_so_many_starts():
     assert not found.any()
     assert not theta.any()
     assert sum(rows) == 4 * TRIED
+
+
+@pytest.mark.parametrize("tried", [1, 3, 30])
+def test_of_several_classes_the_nearest_is_the_start(tried):
+    oracle, rows = asked(Affine(classes=4))
+    generator = torch.Generator().manual_seed(0)
+    given = torch.rand(30, 3, 4, 4, dtype=torch.float64, generator=generator)
+    theta, found = find_near_start(
+        oracle, Keyed(0, torch.arange(4), dtype=torch.float64), given, tried=tried, tolerance=1e-6
+    )
+    spent = sum(rows)
+    assert found.all()
+    assert wins(oracle, theta).all()
+    theta = to_boundary(oracle, theta, 1e-6, clipping=False).flatten(1).norm(dim=1)
+    kinds = 0
+    for i in range(4):
+        order = (given - oracle.x[i]).flatten(1).norm(dim=1).argsort()
+        one, best, seen = oracle.at(torch.tensor([i])), torch.inf, set()
+        for number, move in enumerate((given - oracle.x[i])[order]):
+            label = int(one.labels(move[None]))
+            if label != int(one.goal.classes) and label not in seen and (number < tried or not seen):
+                seen.add(label)
+                best = min(best, float(to_boundary(one, move[None], 1e-6, clipping=False).norm()))
+        assert theta[i] == pytest.approx(best, rel=1e-5)
+        kinds = max(kinds, len(seen))
+    assert kinds == {1: 1, 3: 2, 30: 3}[tried]
+    assert spent <= 4 * (30 + 3 * 20)
 
 
 def test_probes_tell_the_normal_and_do_not_depend_on_what_is_held_together(monkeypatch):

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from assay.attacks.decisions import wins
+from assay.attacks.bisection import to_boundary
+from assay.attacks.decisions import reached, wins
 from assay.errors import InputError
+from assay.goals import Untargeted
 from assay.oracle import Oracle
 from assay.rng import Keyed
 from assay.threats.additive import column
@@ -47,6 +49,64 @@ def find_start(oracle: Oracle, rng: Keyed, given: Tensor | None = None) -> tuple
         best = torch.where(column(new, x), moves[torch.arange(len(x), device=x.device), first], best)
         found |= new
     return best, found
+
+
+def find_near_start(
+    oracle: Oracle, rng: Keyed, given: Tensor | None, *, tried: int, tolerance: float
+) -> tuple[Tensor, Tensor]:
+    """As `find_start`, of the wrong classes among the first inputs that whose start is nearest to the clean input.
+
+    The first start of each class is brought to the decision boundary, and the nearest is kept. Where the goal is one
+    class, or no second one comes up, the first input that wins is returned as it is.
+
+    Args:
+        oracle: answers about the samples.
+        rng: keyed random numbers, of this search alone.
+        given: inputs to start from, `(n, *shape)`, for all samples.
+        tried: inputs that are asked about though one has won.
+        tolerance: of the share of a start at which it is brought back.
+    """
+    if tried == 1 or not isinstance(oracle.goal, Untargeted):
+        return find_start(oracle, rng, given)
+    starts, classes = _of_each_class(oracle, rng, given, tried)
+    best, found = starts[:, 0], classes[:, 0] >= 0
+    several = (classes >= 0).sum(dim=1) > 1
+    length = best.new_full((len(best),), torch.inf)
+    for theta, named in zip(starts.unbind(1), classes.unbind(1), strict=True):
+        rows = (several & (named >= 0)).nonzero().squeeze(1)
+        part = oracle.at(rows)
+        near = to_boundary(part, theta[rows], tolerance, clipping=False)
+        size = part.threat.size(part.x, near)
+        nearer = size < length[rows]
+        best = best.index_copy(0, rows, torch.where(column(nearer, near), near, best[rows]))
+        length = length.index_copy(0, rows, torch.where(nearer, size, length[rows]))
+    return best, found
+
+
+def _of_each_class(oracle: Oracle, rng: Keyed, given: Tensor | None, tried: int) -> tuple[Tensor, Tensor]:
+    """The first move that wins of each class, `(b, n, *shape)`, and the classes, `(b, n)`; -1 where there are fewer."""
+    x, asked = oracle.x, 0
+    starts, classes = torch.zeros_like(x)[:, None], torch.full_like(oracle.active, -1, dtype=torch.int64)[:, None]
+    for group in _series(oracle, rng, given):
+        within = min(max(tried - asked, 0), group.shape[1])
+        for moves, all_ask in ((group[:, :within], True), (group[:, within:], False)):
+            rows = oracle.active if all_ask else oracle.active & (classes[:, 0] < 0)
+            if moves.shape[1] == 0 or not bool(rows.any()):
+                continue
+            labels = oracle.labels(moves, rows)
+            won = reached(oracle.goal, labels)
+            for move, label, wins_now in zip(moves.unbind(1), labels.unbind(1), won.unbind(1), strict=True):
+                new = wins_now & (classes != label[:, None]).all(dim=1)
+                if bool((new & (classes[:, -1] >= 0)).any()):
+                    starts = torch.cat([starts, torch.zeros_like(starts[:, :1])], dim=1)
+                    classes = torch.cat([classes, torch.full_like(classes[:, :1], -1)], dim=1)
+                place = (classes < 0).long().argmax(dim=1)
+                each = new.nonzero().squeeze(1)
+                starts[each, place[each]], classes[each, place[each]] = move[each], label[each]
+        asked += group.shape[1]
+        if asked >= tried and not bool((oracle.active & (classes[:, 0] < 0)).any()):
+            break
+    return starts, classes
 
 
 def nearest(x: Tensor, given: Tensor, bounds: tuple[float, float]) -> Tensor:
