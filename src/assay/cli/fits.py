@@ -177,17 +177,24 @@ def end(
 
 def measure_saved(
     found: F,
-    net: Any,
-    data: Data,
-    known: dict[str, Any],
+    path: Path,
+    model: str,
+    data: str,
     describe: Callable[[Table, F], None],
+    limit: int | None,
+    device: options.DeviceName,
     *,
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Measure a saved one on all data."""
+    """Measure a saved one on all of --data."""
+    from assay.data import load_data
+
+    known = {"model": options.canonical("model", model), "data": options.canonical("data", data), "file": str(path)}
+    samples = load_data(known["data"], limit=limit)
+    net = options.model(known["model"], options.device(device), samples, found.allowed)
     with terminal.running():
-        rates = found.measure(net, data)
+        rates = found.measure(net, samples)
     if as_json:
         told = {"measured": rates.as_dict(), found.part: found.as_dict()}
         terminal.document({"kind": found.kind, **known, **told})

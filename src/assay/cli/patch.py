@@ -9,8 +9,6 @@ import typer
 from assay.cli import fits, options, terminal
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from rich.table import Table
 
     from assay.universal import UniversalPatch
@@ -56,11 +54,13 @@ def patch(
     fits.check(
         of_fits | {"--fit": fit, "--test-data": test_data, "--start": start, "--out": out}, load, overwrite=overwrite
     )
-    if load is not None:
-        _measure(model, data, load, limit, device, as_json=as_json, quiet=quiet)
-        return
     from assay.threats import Linf
     from assay.universal import UniversalPatch, patch_fitting, patch_method
+
+    if load is not None:
+        saved = UniversalPatch.load(load)
+        fits.measure_saved(saved, load, model, data, _describe, limit, device, as_json=as_json, quiet=quiet)
+        return
 
     given: dict[str, Any] = {name: value for name, value in pasting.items() if value is not None}
     given |= fits.settings(settings)
@@ -76,23 +76,6 @@ def patch(
     steps = patch_fitting(net, seen, target=target, bounds=bounds, seed=seed, start=begun_at, names=names, **given)
     found, interrupted = fits.run(steps, kept, net, (seen, unseen), quiet=quiet)
     fits.end(found, interrupted, kept, _describe, as_json=as_json, quiet=quiet)
-
-
-def _measure(
-    model: str, data: str, load: Path, limit: int | None, device: options.DeviceName, *, as_json: bool, quiet: bool
-) -> None:
-    """Measure a saved patch on all data."""
-    from assay.data import load_data
-    from assay.threats import Linf
-    from assay.universal import UniversalPatch
-
-    found = UniversalPatch.load(load)
-    model, data = options.canonical("model", model), options.canonical("data", data)
-    samples = load_data(data, limit=limit)
-    anything = Linf(found.bounds[1] - found.bounds[0], bounds=found.bounds)
-    net = options.model(model, options.device(device), samples, anything)
-    known = {"model": model, "data": data, "file": str(load)}
-    fits.measure_saved(found, net, samples, known, _describe, as_json=as_json, quiet=quiet)
 
 
 def _describe(table: Table, found: UniversalPatch) -> None:

@@ -10,8 +10,6 @@ from assay.cli import fits, options, terminal
 from assay.errors import ThreatError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from rich.table import Table
 
     from assay.universal import Universal
@@ -44,13 +42,15 @@ def universal(
     fits.check(
         of_fits | {"--fit": fit, "--test-data": test_data, "--start": start, "--out": out}, load, overwrite=overwrite
     )
+    from assay import grammar
+    from assay.universal import Universal, fitting, resolve
+
     if load is not None:
-        _measure(model, data, load, limit, device, as_json=as_json, quiet=quiet)
+        saved = Universal.load(load)
+        fits.measure_saved(saved, load, model, data, _describe, limit, device, as_json=as_json, quiet=quiet)
         return
     if threat is None:
         raise ThreatError("a universal perturbation needs a threat: give --threat, for instance --threat linf:10/255.")
-    from assay import grammar
-    from assay.universal import Universal, fitting, resolve
 
     allowed, chosen = grammar.threat(threat), resolve(method or "sgd", fits.settings(settings))
     begun_at = None if start is None else Universal.load(start)
@@ -63,21 +63,6 @@ def universal(
     steps = fitting(net, seen, threat=allowed, method=chosen, target=target, seed=seed, start=begun_at, names=names)
     found, interrupted = fits.run(steps, kept, net, (seen, unseen), quiet=quiet)
     fits.end(found, interrupted, kept, _describe, as_json=as_json, quiet=quiet)
-
-
-def _measure(
-    model: str, data: str, load: Path, limit: int | None, device: options.DeviceName, *, as_json: bool, quiet: bool
-) -> None:
-    """Measure a saved perturbation on all data."""
-    from assay.data import load_data
-    from assay.universal import Universal
-
-    found = Universal.load(load)
-    model, data = options.canonical("model", model), options.canonical("data", data)
-    samples = load_data(data, limit=limit)
-    net = options.model(model, options.device(device), samples, found.threat)
-    known = {"model": model, "data": data, "file": str(load)}
-    fits.measure_saved(found, net, samples, known, _describe, as_json=as_json, quiet=quiet)
 
 
 def _describe(table: Table, found: Universal) -> None:

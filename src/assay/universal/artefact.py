@@ -69,6 +69,11 @@ class Universal(Fitted):
         v = ball.ascend(ball.zero, grad, float(threat.budget(ball.zero)))[0]
         return cls(perturbation=v, threat=threat, settings={"method": "random", "target": None, "seed": seed})
 
+    @property
+    def allowed(self) -> Threat:
+        """The threat."""
+        return self.threat
+
     def baseline(self) -> Universal:
         """`random` with this threat, shape and seed."""
         return self.random(self.threat, self.perturbation, seed=self.settings["seed"])

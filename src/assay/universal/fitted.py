@@ -16,6 +16,7 @@ from typing_extensions import Self
 
 from assay.errors import AssayError, StoreError
 from assay.files import write_atomically
+from assay.threats import Threat
 from assay.universal.rates import Rate, Rates
 
 FORMAT = 1
@@ -52,6 +53,11 @@ class Fitted(ABC):
     @abstractmethod
     def picture(self, path: str | os.PathLike[str], model: Any = None, data: Any = None, *, examples: int = 8) -> None:
         """Draw it, and what it does to the first samples."""
+
+    @property
+    @abstractmethod
+    def allowed(self) -> Threat:
+        """What it may do to an input."""
 
     @classmethod
     def files(cls) -> tuple[str, ...]:

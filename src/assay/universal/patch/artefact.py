@@ -71,6 +71,11 @@ class UniversalPatch(Fitted):
         told = {"method": "random", "target": None, "seed": seed}
         return cls(patch=values, pasting=pasting, bounds=bounds, settings=told)
 
+    @property
+    def allowed(self) -> Linf:
+        """Anything inside the bounds: places differ from image to image."""
+        return Linf(self.bounds[1] - self.bounds[0], bounds=self.bounds)
+
     def baseline(self) -> UniversalPatch:
         """Random values in the same number, pasted in the same way; its target is counted, too."""
         seed = self.settings.get("seed", 0)
@@ -111,12 +116,11 @@ class UniversalPatch(Fitted):
             ModelError: the model's output cannot be used.
             SettingError: the patch does not fit into the images.
         """
-        low, high = self.bounds
         return measure_moves(
             model,
             data,
             lambda x, index: self.apply(x, seed=seed, index=index) - x,
-            threat=Linf(high - low, bounds=self.bounds),
+            threat=self.allowed,
             target=self.settings.get("target"),
             micro_batch=micro_batch,
         )
