@@ -58,7 +58,7 @@ class Cosines:
     def __init__(self, x: Tensor, low: float) -> None:
         self._shape = image_shape(x, "a DCT basis")
         c, h, w = self._shape
-        self._rows, self._columns = _dct(h, x), _dct(w, x)
+        self._rows, self._columns = cosines(h, h, x), cosines(w, w, x)
         rank = torch.maximum(_rank(h, low)[:, None], _rank(w, low)[None, :])
         self.rank = rank.flatten().repeat(c).to(x.device)
 
@@ -72,10 +72,10 @@ class Cosines:
         return moved.reshape(theta.shape)
 
 
-def _dct(n: int, like: Tensor) -> Tensor:
-    """The orthonormal DCT-II, `(n, n)`: a row for each frequency."""
-    place = torch.arange(n, dtype=torch.float64)
-    waves = torch.cos(torch.pi * (2 * place + 1) * place[:, None] / (2 * n)) * math.sqrt(2 / n)
+def cosines(n: int, count: int, like: Tensor) -> Tensor:
+    """The lowest frequencies of the orthonormal DCT-II, `(count, n)`: a row for each."""
+    place, frequency = torch.arange(n, dtype=torch.float64), torch.arange(count, dtype=torch.float64)
+    waves = torch.cos(torch.pi * (2 * place + 1) * frequency[:, None] / (2 * n)) * math.sqrt(2 / n)
     waves[0] = math.sqrt(1 / n)
     return waves.to(like)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from assay.attacks.base import Attack, smallest_found
+from assay.attacks.bases import cosines
 from assay.attacks.bisection import bisect
 from assay.attacks.decisions import wins
 from assay.attacks.starts import find_start
@@ -199,7 +200,7 @@ class _Waves:
     def __init__(self, x: Tensor, frequencies: int | None) -> None:
         self._like, self._waves = x, None
         if frequencies is not None and x.ndim == 4 and frequencies < max(x.shape[2:]):
-            self._waves = tuple(_cosines(side, min(frequencies, side), x) for side in x.shape[2:])
+            self._waves = tuple(cosines(side, min(frequencies, side), x) for side in x.shape[2:])
 
     def drawn(self, rng: Keyed, k: int) -> Tensor:
         """K draws for each sample, `(n, k, *shape)`."""
@@ -208,11 +209,3 @@ class _Waves:
         rows, columns = self._waves
         weights = rng.normal(k, self._like.shape[1], len(rows), len(columns)).to(self._like)
         return rows.T @ weights @ columns
-
-
-def _cosines(n: int, count: int, like: Tensor) -> Tensor:
-    """The lowest frequencies of the orthonormal DCT-II, `(count, n)`."""
-    frequency, place = torch.arange(count, dtype=torch.float64), torch.arange(n, dtype=torch.float64)
-    waves = torch.cos(torch.pi / n * frequency[:, None] * (place + 0.5)) * math.sqrt(2 / n)
-    waves[0] /= math.sqrt(2)
-    return waves.to(like)

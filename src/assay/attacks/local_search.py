@@ -117,7 +117,7 @@ class LocalSearch(Attack):
             rows = left.threat.budget(left.x) >= 1
             if not bool((left.oracle.active & rows).any()):
                 break
-            chosen = (left.rng.uniform(units).to(theta) + near.to(theta)).topk(count, dim=1).indices
+            chosen = (left.rng.uniform(units) + near).topk(count, dim=1).indices
             probed = self._probed(left.x, theta)
             found = self._ask(left, theta, probed, chosen, rows)
             if self.rule == "probe":

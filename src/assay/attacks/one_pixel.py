@@ -94,7 +94,7 @@ class OnePixel(Attack):
         form = _Form.of(x, self.threat)
         if form.units == 0:
             return nothing
-        held = self._first(form, rng, x)
+        held = self._first(form, rng)
         value = self._ask(left, form, held)
         for _ in range(self.generations):
             nothing, held, value = left.narrow(nothing, held, value)
@@ -107,11 +107,12 @@ class OnePixel(Attack):
         best = held[torch.arange(len(held), device=held.device), value.argmax(dim=1)]
         return left.moves(form.moves(left.x, best[:, None], left.threat)[:, 0])
 
-    def _first(self, form: _Form, rng: Keyed, x: Tensor) -> Tensor:
+    def _first(self, form: _Form, rng: Keyed) -> Tensor:
         """Places anywhere, values around the middle, `(b, population, units, numbers)`."""
-        places = rng.uniform(self.population, form.units, len(form.sizes)).to(x) * form.ends(x)[0][: len(form.sizes)]
+        drawn = rng.uniform(self.population, form.units, len(form.sizes))  # half precision rounds places, and up to 1
+        places = drawn * form.ends(drawn)[0][: len(form.sizes)]
         low, high = form.bounds
-        values = rng.normal(self.population, form.units, form.values).to(x) * ((high - low) / 2) + (high + low) / 2
+        values = rng.normal(self.population, form.units, form.values) * ((high - low) / 2) + (high + low) / 2
         return torch.cat([places, values.clamp(low, high)], dim=3)
 
     def _children(self, held: Tensor, rng: Keyed) -> Tensor:
@@ -184,7 +185,7 @@ class _Form:
             for axis, n in enumerate(self.sizes):
                 place = place * n + held[:, :, j, axis].floor().long().clamp(0, n - 1)
             at = place[:, :, None, None].expand(-1, -1, self.values, 1)
-            new = held[:, :, j, len(self.sizes) :, None] - flat.expand_as(move).gather(3, at)
+            new = held[:, :, j, len(self.sizes) :, None].to(x) - flat.expand_as(move).gather(3, at)
             new = torch.where((j < allowed)[:, None, None, None], new, move.gather(3, at))
             move = move.scatter(3, at, new)
         return move.reshape(b, k, *x.shape[1:])
