@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -81,7 +82,7 @@ def broken_run_json(place: Place) -> Row:
 
 def newer(place: Place) -> Row:
     run = place.half("newer")
-    changed = _rewritten(run / "run.json", lambda text: text.replace('"schema_version": 1', '"schema_version": 99'))
+    changed = _rewritten(run / "run.json", lambda text: re.sub(r'"schema_version": \d+', '"schema_version": 99', text))
     return _refused(place, run, "written by a newer assay", changed, "--resume", ("newer", "99", "Update"))
 
 

@@ -46,6 +46,7 @@ class Calls(Expression):
         default: bool = False,
     ) -> None:
         text = text.strip()
+        self._wanted: registry.Kind | None = None  # what the outermost call has to build
         self.default = default  # the text is a default: settings may replace what it says
         self.names = names or {}
         self.threat = threat
@@ -57,6 +58,8 @@ class Calls(Expression):
 
     def read(self, expect: type | None = None, settings: Mapping[str, Any] | None = None) -> Any:
         """The object that the text describes; settings join its outermost call."""
+        kind = "" if expect is None else expect.__name__.lower()
+        self._wanted = next((k for k in registry.KINDS if k == kind), self._wanted)
         if isinstance(self.tree, ast.Call):
             found = self._build(self.tree, settings or {}, 0)
         elif settings:
@@ -69,6 +72,7 @@ class Calls(Expression):
 
     def read_kind(self, kind: registry.Kind, settings: Mapping[str, Any]) -> Any:
         """As `read`, for an object that the registry holds under this kind."""
+        self._wanted = kind
         found = self.read(settings=settings)
         called = self.tree.func if isinstance(self.tree, ast.Call) else None
         if not isinstance(called, ast.Name) or registry.find(kind, called.id) is None:
@@ -103,7 +107,8 @@ class Calls(Expression):
             raise self.error("only names that `assay list` shows can be called", node.func)
         entry = _callable(node.func.id)
         if entry is None:
-            raise self.error(f"unknown name {node.func.id!r}. {registry.hint(node.func.id, _callables())}", node.func)
+            known = registry.names(self._wanted) if self._wanted and node is self.tree else _callables()
+            raise self.error(f"unknown name {node.func.id!r}. {registry.hint(node.func.id, known)}", node.func)
         target = entry.load()
         signature = inspect.signature(target)
         arguments, keywords = self._given(node, entry, signature, depth)
