@@ -13,7 +13,7 @@ from assay.cli import terminal
 from assay.cli.rows import write_csv, write_parquet
 
 Run = Annotated[
-    Path, typer.Argument(metavar="RUN", exists=True, file_okay=False, help="A run directory (--out of evaluate).")
+    Path, typer.Argument(metavar="RUN", exists=True, file_okay=False, help="A folder that evaluate or train left (--out).")
 ]
 
 
@@ -31,8 +31,10 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Write the report of a run again, as one HTML file."""
-    from assay.evaluation.report import render
-
+    if (run / "train.json").is_file():
+        from assay.training.report import render
+    else:
+        from assay.evaluation.report import render
     path = Path(render(run))
     if as_json:
         terminal.document({"report": str(path)})

@@ -126,6 +126,27 @@ class Folder:
         write_atomically(self.path / CHECKPOINT, file.getvalue())
 
 
+def read_metrics(folder: Path) -> list[Row]:
+    """The epochs of a run, one row each; none where none has ended.
+
+    Raises:
+        StoreError: the file is damaged.
+    """
+    path = folder / METRICS
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [_row(line) for line in csv.DictReader(file)]
+    except FileNotFoundError:
+        return []
+    except (OSError, TypeError, ValueError, KeyError) as error:
+        raise StoreError(f"{path} cannot be read: {error}. --resume writes it again.") from error
+
+
+def _row(line: dict[str, str]) -> Row:
+    whole = ("epoch", "step")
+    return {name: int(line[name]) if name in whole else float(line[name]) if line[name] else None for name in COLUMNS}
+
+
 def read_checkpoint(folder: Path) -> dict[str, Any] | None:
     """The checkpoint of a run; None where none was written yet.
 

@@ -26,6 +26,7 @@ from assay.training.interrupt import between_steps
 from assay.training.judge import Judge
 from assay.training.keep import keep_model, network
 from assay.training.matching import number_of_classes
+from assay.training.report import render
 from assay.training.settings import Settings
 from assay.training.workers import Workers
 
@@ -176,6 +177,7 @@ class Run:
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "data": self.data.name,
             "data_digest": self.data.fingerprint(),
+            "samples": len(self.data),
             "extra": None if self.feed.extra is None else self.feed.extra.name,
             "extra_digest": None if self.feed.extra is None else self.feed.extra.fingerprint(),
             **self.settings.record(),
@@ -224,6 +226,7 @@ class Run:
             return
         with suppress(StoreError):
             folder.save(state="failed" if failed else "interrupted", error=str(error))
+            render(folder.path)
         done = self.fit.progress
         if done.history:
             display.say(f"the network after epoch {done.history[-1]['epoch']} is kept in {folder.path}.")
@@ -238,5 +241,6 @@ class Run:
         if folder is not None:
             self._keep(folder)
             folder.save(state="done", results={"best": row, "last": done.history[-1], "stopped": done.stopped})
+            render(folder.path)
         self.workers.wait()
         return Training(model=self.model, history=done.history, best=row, path=out, stopped=done.stopped)

@@ -13,6 +13,8 @@ from assay.evaluation.report.words import SPACE, quantity
 
 STYLES = 6
 """Kinds of line that can be told apart; further ones begin again."""
+SOLID = 6
+"""One more kind, plain and in the colour of what withstands."""
 LEFT, TOP, BELOW, AFTER = 54, 14, 46, 28
 """Room around a chart: for the labels of levels, above, for the axis, and on the right."""
 LEVELS = [(share / 4, f"{25 * share}{SPACE}%" if share == 4 else f"{25 * share}") for share in range(5)]
