@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from assay.attacks import DDN, FAB, PDPGD, DeepFool, boundaries
 from assay.attacks.boundaries import Boundaries, class_goal, groups, logits, ranked, target_ahead
 from assay.errors import LossError
 from assay.goals import Targeted, Untargeted
@@ -61,10 +62,56 @@ def test_a_target_is_ahead_by_the_difference_to_the_right_class_alone():
 def test_normals_are_held_for_one_micro_batch_at_a_time():
     _, oracle, x, y = setting(4)
     small = Oracle(oracle.model, x, Untargeted(y), L2(), micro_batch=4)
-    assert [rows.tolist() for rows in groups(small)] == [[0, 1, 2, 3], [4, 5]]
-    assert [rows.tolist() for rows in groups(small.at(torch.tensor([5, 1])))] == [[0, 1]]
+    lines = Boundaries.of(small, Untargeted(y), None)
+    assert [rows.tolist() for rows in groups(small, lines)] == [[0, 1, 2, 3], [4, 5]]
+    assert [rows.tolist() for rows in groups(small.at(torch.tensor([5, 1])), lines)] == [[0, 1]]
     training = Oracle(oracle.model, x, Untargeted(y), L2(), micro_batch=4, referee=False)
-    assert [len(rows) for rows in groups(training)] == [6]  # batch norms see the whole batch
+    assert [len(rows) for rows in groups(training, lines)] == [6]  # batch norms see the whole batch
+
+
+def test_normals_of_few_rows_and_classes_are_held_at_once(monkeypatch):
+    """Inputs have 48 values: room for the three normals of two inputs, of one, and for two of one input."""
+    _, oracle, x, y = setting(4)
+    lines = Boundaries.of(oracle, Untargeted(y), None)
+    for room, at_once, classes in ((6 * 48, 2, [3]), (5 * 48, 1, [3]), (2 * 48 + 5, 1, [2, 1]), (1, 1, [1, 1, 1])):
+        monkeypatch.setattr(boundaries, "_VALUES", room)
+        assert [len(rows) for rows in groups(oracle, lines)] == [at_once] * (6 // at_once)
+        parts = lines.parts(x)
+        assert [len(part.losses) for part in parts] == classes
+        assert sum((part.losses for part in parts), ()) == lines.losses
+
+
+NEAREST = {
+    "fab": lambda threat: FAB(threat=threat, steps=6),
+    "pdpgd": lambda threat: PDPGD(threat=threat, steps=4, restarts=3),
+    "deepfool": lambda threat: DeepFool(threat=threat),
+    "ddn": lambda threat: DDN(threat=threat, steps=4),
+}
+
+
+@pytest.mark.parametrize("name", NEAREST)
+def test_searches_hold_as_many_normals_as_there_is_room_for(name, monkeypatch):
+    """Nothing is found by it, and nothing lost; the largest set of normals asked for fits."""
+    problem = Affine(classes=10)
+    x, y = problem.inputs(6, dtype=torch.float64)
+    asked, gradients = [], Oracle.gradients
+
+    def watched(self, theta, losses, rows=None):
+        asked.append(theta.numel() * len(losses))
+        return gradients(self, theta, losses, rows)
+
+    monkeypatch.setattr(Oracle, "gradients", watched)
+    whole = NEAREST[name](L2())(problem.model(torch.float64), x, y)
+    assert max(asked) == 6 * 9 * 48
+    for room in (12 * 48, 4 * 48):
+        if room < 9 * 48 and name in ("deepfool", "ddn"):
+            continue  # at most ten classes count, and those of one input are held together
+        asked.clear()
+        monkeypatch.setattr(boundaries, "_VALUES", room)
+        parts = NEAREST[name](L2())(problem.model(torch.float64), x, y)
+        assert max(asked) <= room
+        torch.testing.assert_close(parts.x_adv, whole.x_adv)
+        assert torch.equal(parts.backwards, whole.backwards)
 
 
 def test_what_is_not_about_classes_is_refused():

@@ -77,11 +77,15 @@ def test_the_overshoot_lengthens_the_whole_move(norm):
 @pytest.mark.parametrize("norm", NORMS)
 def test_the_scale_of_the_inputs_does_not_matter(norm):
     """The released code adds 1e-4 to each step whatever the range: with 0..255 another attack than with 0..1."""
-    found = []
+    beyond = []
     for high in (1.0, 255.0):
-        _, model, x, y = inner(4, (0.0, high))
-        found.append(DeepFool(threat=THREATS[norm](bounds=(0.0, high)), overshoot=0.0)(model, x, y).distance / high)
-    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=0)
+        problem, model, x, y = inner(4, (0.0, high))
+        result = DeepFool(threat=THREATS[norm](bounds=(0.0, high)), overshoot=0.0)(model, x, y)
+        assert result.success.all()
+        beyond.append((result.distance - problem.distance(x, y, norm)) / high)
+    torch.testing.assert_close(beyond[0], beyond[1], rtol=1e-3, atol=0)
+    expected = 1e-4 / (1 if norm == "l2" else 48**0.5)
+    torch.testing.assert_close(beyond[0], torch.full_like(beyond[0], expected), rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize("classes", [2, 4, 6])

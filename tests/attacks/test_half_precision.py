@@ -12,6 +12,7 @@ from assay.testing.problems import Affine
 QUICK = {
     "CarliniWagner": {"steps": 20, "search_steps": 4, "lr": 0.1, "initial_c": 1.0, "max_c": 20.0},
     "DDN": {"steps": 10, "targets": 1},
+    "DeepFool": {},
     "EAD": {"steps": 40, "search_steps": 4, "initial_c": 0.1},
     "FAB": {"steps": 20},
     "FMN": {"steps": 10, "targets": 1},
@@ -22,6 +23,7 @@ QUICK = {
 NORMS = {
     "CarliniWagner": ("linf", "l2", "l0"),
     "DDN": ("l2",),
+    "DeepFool": ("linf", "l2"),
     "EAD": ("l1",),
     "FAB": ("linf", "l2", "l1"),
     "JSMA": ("l0",),

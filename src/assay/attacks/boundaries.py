@@ -19,6 +19,8 @@ from assay.goals import Goal, Targeted, Untargeted
 from assay.losses import Loss, margin
 from assay.oracle import Oracle
 
+_VALUES = 1 << 25  # of normals that are held at once, as long as one input and one class make fewer
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -46,6 +48,11 @@ class Boundaries:
         """Those of a part of the batch."""
         return replace(self, goal=self.goal.at(rows))
 
+    def parts(self, x: Tensor) -> list[Self]:
+        """As many of them at once as have normals that fit into memory for one input."""
+        at_once = max(1, _VALUES // max(1, x[:1].numel()))
+        return [replace(self, losses=self.losses[k : k + at_once]) for k in range(0, len(self.losses), at_once)]
+
     def linearise(self, oracle: Oracle, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Gaps `(b, k)`, negative where the boundary is crossed, normals `(b, k, d)`, and the model's output."""
         grads, output = oracle.towards(self.goal).gradients(theta, self.losses)
@@ -53,13 +60,17 @@ class Boundaries:
         return (self.goal.confidence - value).to(theta.dtype), grads.flatten(2), output
 
 
-def groups(oracle: Oracle) -> tuple[Tensor, ...]:
-    """The rows of a batch in groups that are linearised and stepped together: one micro-batch each.
+def groups(oracle: Oracle, boundaries: Boundaries) -> tuple[Tensor, ...]:
+    """The rows of a batch in groups that are linearised and stepped together: a micro-batch each, or less.
 
     Normals take as much memory as inputs, times the number of classes; for a large batch that would be too much.
     """
-    rows = torch.arange(len(oracle.x), device=oracle.x.device)
-    return torch.split(rows, oracle.micro_batch if oracle.referee else max(1, len(rows)))
+    x = oracle.x
+    rows = torch.arange(len(x), device=x.device)
+    if not oracle.referee:
+        return torch.split(rows, max(1, len(rows)))
+    fitting = _VALUES // max(1, x[:1].numel() * len(boundaries.parts(x)[0].losses))
+    return torch.split(rows, max(1, min(oracle.micro_batch, fitting)))
 
 
 def ranked(output: Tensor, goal: Untargeted | Targeted) -> Tensor:

@@ -17,7 +17,7 @@ from assay.goals import Goal
 from assay.oracle import Access, Oracle
 from assay.rng import Keyed
 from assay.threats import L2, Linf, Threat
-from assay.threats.additive import column
+from assay.threats.additive import column, widened
 
 _NUDGE = 1e-4  # added to the length of each step, in units of the range of valid inputs
 _LIKELY = 0.85  # share of the way to the linearised boundary from which a changed decision is looked for
@@ -94,15 +94,15 @@ class DeepFool(Attack):
         """Steps of those whose decision has not changed yet."""
         theta = self.threat.identity(x)
         boundaries = Boundaries.of(oracle, goal, self.candidates)
-        part, total, places = oracle, theta, torch.arange(len(x), device=x.device)
+        part, total, places = oracle, widened(theta), torch.arange(len(x), device=x.device)
         left = oracle.active & ~oracle.goal.reached(oracle.clean())
         for _ in range(self.steps):
             part, boundaries, total, places = part.at(left), boundaries.at(left), total[left], places[left]
             if len(places) == 0:
                 return self.threat.project(x, theta)
-            steps = [self._step(part.at(rows), boundaries.at(rows), total[rows]) for rows in groups(part)]
+            steps = [self._step(part.at(rows), boundaries.at(rows), total[rows]) for rows in groups(part, boundaries)]
             total, left, enough = (torch.cat(found) for found in zip(*steps, strict=True))
-            theta[places] = (1 + self.overshoot) * total
+            theta[places] = ((1 + self.overshoot) * total).to(x.dtype)
             # Where the bounds stop most of the step, it is the next step's question that judges this one.
             crossed = enough & part.goal.reached(part.scores(theta[places], rows=left & enough))
             left &= part.active & ~crossed
@@ -111,9 +111,10 @@ class DeepFool(Attack):
 
     def _step(self, oracle: Oracle, boundaries: Boundaries, total: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The sum of steps with the next one; who still needed it; whether it may well be enough, as far as allowed."""
-        x, (low, high) = oracle.x, self.threat.bounds
+        x, (low, high) = widened(oracle.x), self.threat.bounds
         now = (1 + self.overshoot) * total
-        gap, normal, output = boundaries.linearise(oracle, now)
+        gap, normal, output = boundaries.linearise(oracle, now.to(oracle.x.dtype))
+        gap, normal = widened(gap), widened(normal)
         left = ~oracle.goal.reached(output)
         norm = cast(Norm, self.threat.name)
         nudge = _NUDGE * (high - low) / (1 if norm == "l2" else math.sqrt(x[0].numel()))

@@ -171,7 +171,10 @@ class FAB(Attack):
             if len(left) < len(places):
                 part, boundaries, places = part.at(left), boundaries.at(left), places[left]
                 theta, met, streak = theta[left], met[left], streak[left]
-            steps = [self._step(part.at(rows), boundaries.at(rows), theta[rows], streak[rows]) for rows in groups(part)]
+            steps = [
+                self._step(part.at(rows), boundaries.at(rows), theta[rows], streak[rows])
+                for rows in groups(part, boundaries)
+            ]
             moved, streak = (torch.cat(found) for found in zip(*steps, strict=True))
             best.note(places, theta, self._length(theta), streak > 0)
             met, theta = met | (streak > 0), moved
@@ -190,26 +193,41 @@ class FAB(Attack):
 
     def _step(self, oracle: Oracle, boundaries: Boundaries, theta: Tensor, streak: Tensor) -> tuple[Tensor, Tensor]:
         """The biased step to the nearest hyperplane, and how many moves in a row hit the goal; below 0: missed it."""
-        gap, normal, output = boundaries.linearise(oracle, theta)
+        first, *others = boundaries.parts(theta)
+        gap, normal, output = first.linearise(oracle, theta)
         reached = oracle.goal.reached(output)
         streak = torch.where(reached, streak.clamp_min(0) + 1, streak.clamp_max(0) - 1)
         flat = torch.where(column(reached, theta), self.beta * theta, theta).flatten(1)
-        gap = gap + (normal * (theta.flatten(1) - flat)[:, None]).sum(dim=2)
         late = (streak.abs() - _PATIENCE).clamp_min(0) * -streak.sign()
         longer = self.eta + max(0.0, self.eta - 1) * ((_GROWTH ** late.to(gap)).clamp(1 / _MOST, _MOST) - 1)
         for_gap, for_move = (longer, 1) if self._norm == "l1" else (torch.ones_like(longer), longer[:, None])
 
         low, high = (bound - oracle.x.flatten(1) for bound in self.threat.bounds)
-        sign, want = torch.where(gap < 0, -1.0, 1.0).to(gap)[..., None], for_gap[:, None] * gap.abs()
-        nearest, here = nearest_boxed(normal * sign, want, low - flat, high - flat, self._norm)
-        rows = torch.arange(len(theta), device=theta.device)
-        w, from_clean = normal[rows, nearest], gap[rows, nearest] + (normal[rows, nearest] * flat).sum(dim=1)
+        from_theta = (theta.flatten(1) - flat, for_gap, low - flat, high - flat)
+        here, w, gap = self._nearest(gap, normal, *from_theta)
+        for part in others:
+            gap_k, normal, _ = part.linearise(oracle, theta)
+            found = self._nearest(gap_k, normal, *from_theta)
+            nearer = size(found[0], self._norm) < size(here, self._norm)
+            here, w = (torch.where(nearer[:, None], *pair) for pair in zip(found[:2], (here, w), strict=True))
+            gap = torch.where(nearer, found[2], gap)
+        from_clean = gap + (w * flat).sum(dim=1)
         side = torch.where(from_clean < 0, -1.0, 1.0).to(w)
         there, _ = boxed_move(w * side[:, None], for_gap * from_clean.abs(), low, high, self._norm)
         a_1, a_2 = size(here, self._norm), size(there, self._norm)
         share = (a_1 / (a_1 + a_2).clamp_min(torch.finfo(a_1.dtype).tiny)).clamp_max(self.alpha_max)[:, None]
         moved = (1 - share) * (flat + for_move * here) + share * for_move * there
         return torch.minimum(torch.maximum(moved, low), high).reshape(theta.shape), streak
+
+    def _nearest(
+        self, gap: Tensor, normal: Tensor, ahead: Tensor, for_gap: Tensor, low: Tensor, high: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The least move to the nearest of k hyperplanes, from a point that is `ahead` behind; its normal and gap."""
+        gap = gap + (normal @ ahead[..., None]).squeeze(2)
+        sign, want = torch.where(gap < 0, -1.0, 1.0).to(gap)[..., None], for_gap[:, None] * gap.abs()
+        nearest, here = nearest_boxed(normal * sign, want, low, high, self._norm)
+        rows = torch.arange(len(gap), device=gap.device)
+        return here, normal[rows, nearest], gap[rows, nearest]
 
     def _shorten(self, oracle: Oracle, best: _Best, places: Tensor, far: Tensor, above: Tensor) -> Tensor:
         """Secant steps between the clean input and moves with these margins: the shortest that reached the goal."""

@@ -127,7 +127,7 @@ def soft_margin(output: Tensor, goal: Untargeted | Targeted) -> Tensor:
 def _nearest(oracle: Oracle, goal: Untargeted) -> Tensor:
     """The likeliest other classes, those with the nearest linearised boundary first, `(b, k)`."""
     boundaries, order = Boundaries.of(oracle, goal, _CANDIDATES), []
-    for rows in groups(oracle):
+    for rows in groups(oracle, boundaries):
         part, theta = oracle.at(rows), oracle.threat.identity(oracle.x[rows])
         gap, normal, output = boundaries.at(rows).linearise(part, theta)
         k = gap.shape[1]

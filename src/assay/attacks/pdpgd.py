@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from assay.attacks.base import Attack
-from assay.attacks.boundaries import Boundaries, class_goal
+from assay.attacks.boundaries import Boundaries, class_goal, groups
 from assay.attacks.kept import Kept
 from assay.attacks.proximal import proximal_step
 from assay.errors import SettingError, ThreatError
@@ -134,18 +134,9 @@ class PDPGD(Attack):
 
     def _towards_each(self, oracle: Oracle, x: Tensor, goal: Untargeted | Targeted) -> list[Tensor]:
         """The smallest moves to the boundaries, linearised at the clean input, the nearest first."""
-        boundaries, nothing = Boundaries.of(oracle, goal, self.candidates), self.threat.identity(x)
-        gap, normal, _ = boundaries.linearise(oracle, nothing)
-        moves, sizes, whole = [], [], torch.ones(len(x), dtype=nothing.dtype, device=x.device)
-        for k in range(gap.shape[1]):
-            grad, need = normal[:, k].reshape(nothing.shape), gap[:, k].nan_to_num(0)
-            move = proximal_step(self.threat, x, nothing, grad, need * (1 + _BEYOND[1]), whole)
-            short = (grad * move).flatten(1).sum(dim=1) < need
-            moves.append(move)
-            sizes.append(torch.where(short, torch.inf, self.threat.size(x, move)))
-        rows = torch.arange(len(x), device=x.device)
-        order = torch.stack(sizes, dim=1).argsort(dim=1, stable=True)[:, : self.restarts]
-        return [torch.stack(moves, dim=1)[rows, pick] for pick in order.unbind(1)]
+        boundaries = Boundaries.of(oracle, goal, self.candidates)
+        found = [_starts(oracle.at(rows), boundaries.at(rows), self.restarts) for rows in groups(oracle, boundaries)]
+        return [torch.cat(moves) for moves in zip(*found, strict=True)]
 
     def _descend(
         self, oracle: Oracle, goal: Untargeted | Targeted, theta: Tensor, raised: Tensor, best: Kept
@@ -166,3 +157,23 @@ class PDPGD(Attack):
         oracle.judge(theta)
         best.note(oracle, theta)
         return raised
+
+
+def _starts(oracle: Oracle, boundaries: Boundaries, most: int) -> list[Tensor]:
+    """The smallest moves to some linearised boundaries, at most so many; those that the box does not stop first."""
+    threat, x = oracle.threat, oracle.x
+    nothing = threat.identity(x)
+    whole = torch.ones(len(x), dtype=nothing.dtype, device=x.device)
+    moves, sizes = nothing[:, None][:, :0], whole[:, None][:, :0]
+    rows = torch.arange(len(x), device=x.device)[:, None]
+    for part in boundaries.parts(nothing):
+        gap, normal, _ = part.linearise(oracle, nothing)
+        for grad, need in zip(normal.unbind(1), gap.nan_to_num(0).unbind(1), strict=True):
+            grad = grad.reshape(nothing.shape)
+            move = proximal_step(threat, x, nothing, grad, need * (1 + _BEYOND[1]), whole)
+            short = (grad * move).flatten(1).sum(dim=1) < need
+            size = torch.where(short, torch.inf, threat.size(x, move))
+            moves, sizes = torch.cat([moves, move[:, None]], dim=1), torch.cat([sizes, size[:, None]], dim=1)
+            order = sizes.argsort(dim=1, stable=True)[:, :most]
+            moves, sizes = moves[rows, order], sizes[rows, order]
+    return list(moves.unbind(1))
