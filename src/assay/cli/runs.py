@@ -13,7 +13,7 @@ from assay.cli import terminal
 from assay.cli.rows import write_csv, write_parquet
 
 Run = Annotated[
-    Path, typer.Argument(metavar="RUN", exists=True, file_okay=False, help="A folder that evaluate or train left (--out).")
+    Path, typer.Argument(metavar="RUN", exists=True, file_okay=False, help="A folder (--out) of evaluate or train.")
 ]
 
 

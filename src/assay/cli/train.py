@@ -84,6 +84,13 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")] = False,
     limit: options.Limit = None,
+    test: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Evaluate the network on these in the end.", show_default="none")
+    ] = None,
+    test_limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N of them.")] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="The attacks of that evaluation: quick, standard.", show_default="standard")
+    ] = None,
     seed: options.Seed = 0,
     devices: Annotated[int, typer.Option(min=1, help="Processes, each with a device of its own.")] = 1,
     device: options.Device = options.DeviceName.auto,
@@ -130,6 +137,9 @@ def train(
             guard=0.2 if guard else None,
             keep=keep,
             limit=limit,
+        test=None if test is None else options.canonical("data", test),
+        test_limit=test_limit,
+        suite=suite,
             seed=seed,
             device=place,
             resume=resume,
@@ -240,6 +250,7 @@ def _tell(found: Training, *, as_json: bool, quiet: bool) -> None:
                 "epochs": last["epoch"],
                 "kept_epoch": None if best is None else best["epoch"],
                 "stopped": found.stopped,
+                "evaluation": None if found.evaluation is None else found.evaluation.results,
                 "out": None if found.path is None else str(found.path),
             }
         )
@@ -250,5 +261,7 @@ def _tell(found: Training, *, as_json: bool, quiet: bool) -> None:
 
         robust = "" if best["robust"] is None else f", {best['robust']:.1%} under PGD-{STEPS}"
         terminal.people.print(f"kept epoch {best['epoch']}: {best['clean']:.1%} clean{robust} on held-out samples")
+    if found.evaluation is not None:
+        terminal.people.print(found.evaluation.table(), soft_wrap=True)
     if found.path is not None:
         terminal.people.print(f"evaluate it: assay evaluate {found.path} --data DATA --threat THREAT")

@@ -16,6 +16,7 @@ from assay.data import Data
 from assay.data.parts import split
 from assay.errors import LostProcessError, SettingError, StoreError, TrainingError
 from assay.evaluation.prepare import environment
+from assay.evaluation.summary import Evaluation
 from assay.models.load import load_model
 from assay.rng import derive
 from assay.training.display import Display, say
@@ -44,6 +45,7 @@ class Training:
         best: the row of the epoch whose weights the network has; None where nothing was measured.
         path: the run's folder, which is a MODEL for every command; None where none was given.
         stopped: why training ended before its last epoch; empty otherwise.
+        evaluation: of the kept network on test data, where there was any.
     """
 
     model: nn.Module
@@ -51,6 +53,7 @@ class Training:
     best: Row | None
     path: Path | None
     stopped: str
+    evaluation: Evaluation | None = None
 
     @property
     def clean_accuracy(self) -> float | None:

@@ -14,6 +14,7 @@ from assay.data import Data, load_data
 from assay.threats import Threat
 from assay.training.augmentation import Augmentation
 from assay.training.averaging import Average
+from assay.training.final import Final
 from assay.training.optimizers import AdamW, Optimizer
 from assay.training.recipes import Recipe
 from assay.training.run import Run, Training
@@ -52,6 +53,9 @@ def train(
     guard: float | None = 0.2,
     keep: str = "best",
     limit: int | None = None,
+    test: Any = None,
+    test_limit: int | None = None,
+    suite: str | None = None,
     seed: int = 0,
     device: str | None = None,
     resume: bool = False,
@@ -88,6 +92,9 @@ def train(
         guard: stop when robust accuracy falls by more than this below the best in one go (catastrophic overfitting).
         keep: weights of the "best" epoch or of the "last".
         limit: use only the first so many samples.
+        test: test data, as `data`: the kept network is evaluated on them in the end, in `out/evaluation`.
+        test_limit: use only the first so many of them.
+        suite: the attacks of that evaluation ("quick", "standard"); that of `evaluate` when None.
         seed: key of all random draws.
         device: "cpu" or "cuda"; CUDA where there is some when None.
         resume: continue the run in `out`; start it where the folder is new or empty.
@@ -132,9 +139,14 @@ def train(
         keep=keep,
         seed=seed,
     )
+    last = Final.of(test, test_limit, suite, settings.measured)
     run = Run(model, samples, more, settings, Workers(device, precision))
     folder = None if out is None else Path(out)
-    return run.go(folder, resume=resume or Workers.restarted(), overwrite=overwrite, show=progress)
+    resume = resume or Workers.restarted()
+    found = run.go(folder, resume=resume, overwrite=overwrite, show=progress)
+    if last is None:
+        return found
+    return last.of_run(found, resume=resume, overwrite=overwrite, progress=progress)
 
 
 def _part(given: T | str, kind: Any) -> T:
