@@ -24,8 +24,14 @@ def reader(folder: str | os.PathLike[str]) -> ModuleType:
 
 
 def images(load: ModuleType, data: str, count: int):
-    """The first `count` test images of a data set, with their labels."""
-    x, y = {"cifar10": lambda: load.cifar10("exact"), "mnist": lambda: load.mnist("test")}[data]()
+    """The first `count` images of a set, with their labels: test images (of CIFAR-10 byte-exact ones) or as named."""
+    readers = {
+        "cifar10": lambda: load.cifar10("exact"),
+        "cifar10-test": lambda: load.cifar10("test"),
+        "cifar10-train": lambda: load.cifar10("train"),
+        "mnist": lambda: load.mnist("test"),
+    }
+    x, y = readers[data]()
     return x[:count], y[:count]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from functools import partial
 
 import art
@@ -129,6 +130,25 @@ def _zoo(model, x, y, *, steps, searches, seed, batch):
 
 
 ZOO = {"learning_rate": 0.1, "initial_const": 10.0}
+
+
+def _universal(model, x, y, *, eps, passes, seed, batch):
+    """The perturbation itself, `(1, *shape)`; it takes one image after the other, with its own DeepFool."""
+    random.seed(seed)  # its order of the images
+    attack = evasion.UniversalPerturbation(
+        _classifier(model, x),
+        attacker="deepfool",
+        attacker_params={"verbose": False},
+        eps=eps,
+        norm=np.inf,
+        max_iter=passes,
+        batch_size=batch,
+        verbose=False,
+    )
+    attack.generate(x.numpy())
+    return torch.from_numpy(np.clip(attack.noise, -eps, eps).reshape(1, *x.shape[1:]))
+
+
 ATTACKS = {
     "pgd": pgd,
     "apgd": apgd,
@@ -137,6 +157,7 @@ ATTACKS = {
     "cw-linf": _cw_linf,
     "ead-l1": _ead,
     "jsma-l0": _jsma,
+    "uap-deepfool-linf": _universal,
     **{f"hop-skip-jump-{norm}": partial(_hop_skip_jump, norm=norm) for norm in NORMS},
     **{f"square-{norm}": partial(_square, norm=norm) for norm in NORMS},
     "boundary-l2": _boundary,

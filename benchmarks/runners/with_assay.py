@@ -30,6 +30,10 @@ def apgd(model, x, y, *, norm, eps, steps, seed, batch):
 def _nearest(model, x, y, *, name, threat, batch, seed, **settings):
     if "searches" in settings:
         settings["search_steps"] = settings.pop("searches")
+        if name in ("CarliniWagner", "EAD"):  # one constant less: its passes go to other boundaries
+            settings["search_steps"] -= 1
+    if name == "PDPGD":  # five runs, and nine passes that linearise the boundaries at the clean input
+        settings |= {"steps": (settings["steps"] - 10) // 5, "restarts": 5}
     if name in ("DDN", "FMN"):  # one run, and the last fifth of the passes for the polish
         settings |= {"steps": settings["steps"] * 4 // 5, "targets": 0}
     if name == "CarliniWagner" and threat.name == "l2":
@@ -53,6 +57,17 @@ def _square(model, x, y, *, norm, eps, queries, seed, batch):
 
 ENDLESS = 10**6
 ZOO = {"lr": 0.1, "initial_c": 10.0}
+
+
+def _universal(model, x, y, *, method, eps, passes, seed, batch):
+    """The perturbation itself, `(1, *shape)`; `passes` over the images at most, `batch` images at once."""
+    settings = {"passes": passes, "steps": 50} if method == "deepfool" else {"epochs": passes}
+    fitted = assay.fit_universal(
+        model, (x, y), threat=assay.Linf(eps), method=method, seed=seed, batch=batch, **settings
+    )
+    return fitted.tensor[None]
+
+
 THREATS = {"l0": assay.L0(), "l1": assay.L1(), "l2": assay.L2(), "linf": assay.Linf()}
 NEAREST = {
     "CarliniWagner": ("cw", ("l2", "linf")),
@@ -68,6 +83,8 @@ ATTACKS = {
     "pgd": pgd,
     "apgd": apgd,
     "jsma-l0": _jsma,
+    "uap-deepfool-linf": partial(_universal, method="deepfool"),
+    "uap-sgd-linf": partial(_universal, method="sgd"),
     **{
         f"hop-skip-jump-{norm}": partial(
             _by_queries, make=partial(attacks.HopSkipJump, threat=THREATS[norm], steps=ENDLESS)

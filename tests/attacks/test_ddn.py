@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -58,3 +60,31 @@ def test_settings_out_of_range_are_refused(settings):
 def test_other_threats_are_refused():
     with pytest.raises(ThreatError, match="FMN"):
         DDN(threat=Linf())
+
+
+@pytest.mark.parametrize("alpha", [None, 0.5])
+def test_steps_fall_along_a_cosine_to_a_hundredth(alpha):
+    """As the numbers of the paper say: all of the first length at the start, half of it half-way, 1/100 at the end."""
+    attack, norm = DDN(threat=L2(bounds=(-2.0, 3.0)), steps=40, alpha=alpha), torch.tensor([0.2, 3.0])
+    first = norm if alpha is None else torch.full_like(norm, 5 * alpha)
+    for k, share in ((0, 1.0), (20, 0.505), (40, 0.01)):
+        torch.testing.assert_close(attack._length(norm, k), share * first)
+    lengths = torch.stack([attack._length(norm, k) for k in range(41)])
+    assert (lengths.diff(dim=0) < 0).all()
+
+
+def test_the_search_asks_for_steps_that_fall(monkeypatch):
+    problem, asked = Affine(classes=2), []
+    x, y = problem.inputs(4, dtype=torch.float64)
+    ascend = L2.ascend
+
+    def watched(self, x, theta, grad, step):
+        asked.append(step)
+        return ascend(self, x, theta, grad, step)
+
+    monkeypatch.setattr(L2, "ascend", watched)
+    DDN(threat=L2(), steps=10, alpha=1.0, targets=0, give_up=None, polish=0)(problem.model(torch.float64), x, y)
+    shares = torch.stack(asked)[:, 0]
+    assert len(shares) == 10
+    expected = [0.01 + 0.99 * (1 + math.cos(math.pi * k / 10)) / 2 for k in range(10)]
+    torch.testing.assert_close(shares, torch.tensor(expected).to(shares))

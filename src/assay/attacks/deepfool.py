@@ -31,7 +31,8 @@ class DeepFool(Attack):
     With `f_k = z_k - z_y` and its gradient `w_k`, both at `x + (1 + overshoot) r`, each step adds to r the least move
     that reaches the nearest of the hyperplanes `f_k + <w_k, delta> = 0`: for L2 of length `|f_k| / ||w_k||_2` along
     `w_k`, for Linf `|f_k| / ||w_k||_1` along `sign(w_k)`. A sample whose decision has changed leaves the batch. On a
-    linear model a single step ends `overshoot` beyond the smallest move. Towards a target there is one hyperplane, that
+    linear model a single step ends `overshoot` beyond the smallest move: by default 2 %, and 4 % where the bounds make
+    further steps necessary. Towards a target there is one hyperplane, that
     of the target against the strongest other class.
 
     Args:

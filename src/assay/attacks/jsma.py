@@ -59,6 +59,9 @@ class JSMA(Attack):
         LossError: the goal is none on classes.
 
     Deviations:
+        The search is greedy and takes nothing back, as the paper's: on affine problems it changes up to twice as many
+        features as are needed. `FMN` and `SigmaZero` come nearer.
+
         "both" and "change" are additions, and the defaults: on a network for 28x28 images they change 8 features at the
         median where the paper's form changes 9 ("logits": 20). Untargeted goals, which the paper does not have, take in
         each step the likeliest class besides the right one as the target; any wrong class is a success. Features that
