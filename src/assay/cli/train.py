@@ -137,9 +137,9 @@ def train(
             guard=0.2 if guard else None,
             keep=keep,
             limit=limit,
-        test=None if test is None else options.canonical("data", test),
-        test_limit=test_limit,
-        suite=suite,
+            test=None if test is None else options.canonical("data", test),
+            test_limit=test_limit,
+            suite=suite,
             seed=seed,
             device=place,
             resume=resume,
@@ -205,7 +205,9 @@ def _exit_codes(devices: int, arguments: list[str]) -> list[int]:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("torch.distributed.elastic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -219,10 +221,11 @@ def _exit_codes(devices: int, arguments: list[str]) -> list[int]:
     try:
         elastic_launch(config, sys.executable)("-m", "assay", *arguments)
     except ChildFailedError as error:
-        return sorted({failure.exitcode for failure in error.failures.values()})
+        codes = {failure.exitcode for failure in error.failures.values()}
+        return sorted(codes - {-signal.SIGTERM} or codes)  # which those get that are left over
     except SignalException as stopped:
-        if stopped.sigval == signal.SIGINT:
-            raise KeyboardInterrupt from None
+        if stopped.sigval == signal.SIGINT:  # which the processes had too
+            return [terminal.INTERRUPTED]
         raise
     return []
 

@@ -146,8 +146,8 @@ def _others_there() -> Iterator[None]:
         raise
     except RuntimeError as error:
         raise LostProcessError(
-            f"another process of this run is gone ({str(error).splitlines()[0]}); what it said is above. Continue from "
-            "the last checkpoint with --resume."
+            f"another process of this run is gone; what it said is above. Continue from the last checkpoint with "
+            f"--resume. ({str(error).splitlines()[0].partition('. ')[0]})"
         ) from error
 
 
