@@ -28,12 +28,13 @@ class Workers:
     """This process among those that train, its device and its precision.
 
     Args:
-        device: "cpu", "cuda", or None for CUDA where there is some. Under torchrun each process has a card of its own.
+        device: "cpu", "cuda", "cuda:1", or None for CUDA where there is some. Under torchrun each process has a card of
+            its own, whatever number is given.
         precision: "32-true", "bf16-mixed" or "64-true". Half precision without bfloat16's range ("16-mixed") is not
             offered: the input gradients that attacks follow vanish in it.
 
     Raises:
-        SettingError: the precision is none of these.
+        SettingError: the precision is none of these, or there is no such device.
         TrainingError: the processes of the run did not find each other.
     """
 
@@ -46,10 +47,10 @@ class Workers:
 
             logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # what Fabric tells, people know by now
             local, world = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), int(os.environ.get("WORLD_SIZE", "1"))
-            kind = (device or ("cuda" if torch.cuda.is_available() else "cpu")).partition(":")[0]
+            kind, number = _place(device)
             self._fabric: Any = Fabric(
                 accelerator=kind,
-                devices=local,
+                devices=local if number is None or world > 1 else [number],
                 num_nodes=max(1, world // local),
                 strategy="ddp" if world > 1 else "auto",
                 precision=cast("Any", precision),
@@ -135,6 +136,16 @@ class Workers:
     def restarted() -> bool:
         """Whether torchrun started these processes anew after one of them fell."""
         return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def _place(device: str | None) -> tuple[str, int | None]:
+    """The kind of a device, and its number where one is given."""
+    kind, _, number = (device or ("cuda" if torch.cuda.is_available() else "cpu")).partition(":")
+    if kind not in ("cpu", "cuda") or not (number.isdecimal() or not number):
+        raise SettingError(f"device must be 'cpu', 'cuda' or one card, such as 'cuda:1'; got {device!r}.")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise SettingError(f"there is no device {device!r}: torch finds {torch.cuda.device_count()} CUDA card(s).")
+    return kind, int(number) if number and kind == "cuda" else None
 
 
 @contextmanager
