@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from assay.threats import Translation as Translation
     from assay.training import Training as Training
     from assay.training import recipes as recipes
-    from assay.training import train as train
+    from assay.training.study.study import study as study
+    from assay.training.train import train as train
     from assay.transformations import EOT as EOT
     from assay.universal import Universal as Universal
     from assay.universal import UniversalPatch as UniversalPatch
@@ -84,6 +85,7 @@ _HOMES = {
     "load_model": "assay.models",
     "picture": "assay.drawing",
     "recipes": "assay.training",
+    "study": "assay.training",
     "train": "assay.training",
 }
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from assay import __version__
-from assay.cli import attack, catalog, evaluate, patch, physical, runs, substitute, terminal, train, universal
+from assay.cli import attack, catalog, evaluate, patch, physical, runs, study, substitute, terminal, train, universal
 
 app = typer.Typer(
     name="assay",
@@ -23,6 +23,7 @@ app = typer.Typer(
 app.command("evaluate")(evaluate.evaluate)
 app.command("attack")(attack.attack)
 app.command("train")(train.train)
+app.command("study")(study.study)
 app.command("universal")(universal.universal)
 app.command("patch")(patch.patch)
 app.command("physical")(physical.physical)

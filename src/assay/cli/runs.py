@@ -13,7 +13,8 @@ from assay.cli import terminal
 from assay.cli.rows import write_csv, write_parquet
 
 Run = Annotated[
-    Path, typer.Argument(metavar="RUN", exists=True, file_okay=False, help="A folder (--out) of evaluate or train.")
+    Path,
+    typer.Argument(metavar="RUN", exists=True, file_okay=False, help="A folder of evaluate, train or study."),
 ]
 
 
@@ -33,6 +34,8 @@ def report(
     """Write the report of a run again, as one HTML file."""
     if (run / "train.json").is_file():
         from assay.training.report import render
+    elif (run / "study.json").is_file():
+        from assay.training.study.page import render
     else:
         from assay.evaluation.report import render
     path = Path(render(run))

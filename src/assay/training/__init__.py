@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from assay.training.run import Training
+from assay.training.study import Study, study
 from assay.training.train import train
 
-__all__ = ["Training", "train"]
+__all__ = ["Study", "Training", "study", "train"]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
+from assay.attacks import Attack
 from assay.data import Data, load_data
 from assay.errors import SettingError
 from assay.evaluation.evaluate import evaluate
@@ -31,7 +33,7 @@ class Final:
     Args:
         data: the test data.
         threat: what the attacks may do.
-        suite: the attacks: a name or a .toml file; the one that suits the threat when None.
+        suite: the attacks: a name, a .toml file, or (name, attack) each; the one that suits the threat when None.
 
     Raises:
         AssayError: there is no such suite, or it does not suit the threat.
@@ -39,7 +41,7 @@ class Final:
 
     data: Data
     threat: Threat
-    suite: str | None = None
+    suite: str | Sequence[tuple[str, Attack]] | None = None
 
     def __post_init__(self) -> None:
         if self.suite is not None:
@@ -63,9 +65,7 @@ class Final:
                 raise SettingError("suite and test_limit belong to a final evaluation: give test data (--test DATA).")
             return None
         if threat is None:
-            raise SettingError(
-                "the final evaluation needs a threat: give threat (--threat linf:0.1)."
-            )
+            raise SettingError("the final evaluation needs a threat: give threat (--threat linf:0.1).")
         samples = (load_data(test) if isinstance(test, str) else Data.of(test)).take(limit)
         return cls(data=samples, threat=threat, suite=suite)
 

@@ -24,22 +24,24 @@ LEVELS = [(share / 4, f"{25 * share}{SPACE}%" if share == 4 else f"{25 * share}"
 @final
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """Values to draw: places along the axis and heights, in their own units."""
+    """Values to draw: places along the axis and heights, in their own units, and what stands at each."""
 
     name: str
     points: Sequence[tuple[float, float]]
     style: int = 0
+    texts: Sequence[str] = ()
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One line, as the points of a polyline; ``style`` is the number of its kind, ``dots`` are drawn on it."""
+    """One line as the points of a polyline; ``style`` is the number of its kind, ``dots`` and ``texts`` lie on it."""
 
     name: str
     style: int
     points: str
     dots: tuple[tuple[float, float], ...] = ()
+    texts: tuple[tuple[float, float, str], ...] = ()
 
 
 @final
@@ -76,6 +78,7 @@ def plot(
     decades: bool = False,
     dots: bool = False,
     mark: tuple[float, str] | None = None,
+    ends: tuple[float, float] | None = None,
 ) -> Plot:
     """Lay lines out.
 
@@ -89,6 +92,7 @@ def plot(
         decades: the axis is logarithmic.
         dots: a dot at each point.
         mark: a place to mark, and its name.
+        ends: where the axis begins and ends; at the outermost places when None.
     """
     left, right, top, bottom = LEFT, width - AFTER, TOP, height - BELOW
     most = 1.0 if shares else _above(max(value for each in series for _, value in each.points))
@@ -96,7 +100,7 @@ def plot(
     def scale(at: float) -> float:
         return math.log10(at) if decades else at
 
-    places = [scale(at) for each in series for at, _ in each.points]
+    places = [scale(at) for each in series for at, _ in each.points] if ends is None else list(ends)
     start, end = min(places), max(places)
     line = Axis(start=start, end=end if end > start else start + 1, left=left, right=right, whole=whole)
 
@@ -128,6 +132,7 @@ def _line(series: Series, put: Callable[[tuple[float, float]], tuple[float, floa
         style=series.style,
         points=" ".join(f"{x},{y}" for x, y in places),
         dots=places if dots or len(places) == 1 else (),
+        texts=tuple((x, y, text) for (x, y), text in zip(places, series.texts, strict=False) if text),
     )
 
 
