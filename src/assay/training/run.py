@@ -19,6 +19,7 @@ from assay.evaluation.prepare import environment
 from assay.evaluation.summary import Evaluation
 from assay.models.load import load_model
 from assay.rng import derive
+from assay.training import tensorboard
 from assay.training.display import Display, say
 from assay.training.feed import Feed
 from assay.training.fit import Fit
@@ -205,6 +206,7 @@ class Run:
             display.epoch(self.judge.end_epoch())
             if folder is not None:
                 folder.write_metrics(done.history)
+                tensorboard.note(folder.path, done.history[-1])
                 self._keep(folder)
             self._save(folder)
             saved = time.monotonic()
