@@ -20,17 +20,7 @@ if TYPE_CHECKING:
     from assay.threats import Threat
 
 _SHORT = re.compile(r"(?P<name>[A-Za-z_][\w-]*)(?::(?P<arguments>.*))?", re.DOTALL)
-_CALLED: tuple[registry.Kind, ...] = (
-    "attack",
-    "threat",
-    "transformation",
-    "recipe",
-    "network",
-    "optimizer",
-    "schedule",
-    "average",
-    "augmentation",
-)
+_CALLED = tuple(kind for kind in registry.KINDS if kind not in ("loss", "model", "data", "suite"))  # written as calls
 
 
 class Calls(Expression):
