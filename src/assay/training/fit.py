@@ -162,7 +162,7 @@ class Fit:
         """One step of the optimizer."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(self.progress.step)
-        torch.manual_seed(derive(batch.seed, "torch", self.workers.rank))  # dropout: a function of the step
+        self.workers.seed(batch.seed)  # dropout is a function of the step
         self.net.train()
         with self.workers.autocast():
             views = self.recipe.prepare(self.net, batch)

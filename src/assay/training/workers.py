@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from assay.errors import LostProcessError, SettingError, TrainingError
+from assay.rng import derive
 
 Precision: TypeAlias = Literal["32-true", "bf16-mixed", "64-true"]
 PRECISIONS: tuple[Precision, ...] = ("32-true", "bf16-mixed", "64-true")
@@ -70,6 +71,13 @@ class Workers:
     def autocast(self) -> AbstractContextManager[Any]:
         """A context in which the network runs at the precision that was asked for."""
         return cast("AbstractContextManager[Any]", self._fabric.autocast())
+
+    def seed(self, number: int) -> None:
+        """Let torch's own random numbers, which dropout draws, begin at a place of this number and this process."""
+        own = derive(number, "torch", self.rank)
+        torch.default_generator.manual_seed(own)  # a fraction of the time of `torch.manual_seed`
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(own)
 
     def average(self, model: nn.Module, *more: Tensor) -> None:
         """Average gradients and floating-point buffers over all processes in place, and what else is to be averaged."""
