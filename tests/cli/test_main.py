@@ -17,6 +17,11 @@ OPTIONS = {
     "overwrite quiet resume save-adv seed suite threat top-k total-queries",
     "attack": "access attack batch data decimals device eot help json limit max-queries picture quiet save seed set "
     "targeted threat top-k total-queries",
+    "train": "augment average batch channels-last clip compile data device devices epochs extra extra-share guard help "
+    "json keep label-smoothing limit optimizer out overwrite patience precision quiet recipe resume schedule seed set "
+    "suite test test-limit threat validation warmup",
+    "study": "augment average batch data device epochs eps help json limit optimizer out overwrite quiet recipes "
+    "resume samples schedule seed suite test test-limit threat",
     "universal": "data device fit help json limit load method out overwrite quiet seed set start target test-data "
     "threat",
     "patch": "area bounds data device fit help json limit load out overwrite quiet rotation scale seed set "

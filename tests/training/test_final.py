@@ -49,7 +49,7 @@ def test_resuming_a_finished_run_keeps_its_evaluation(train, tmp_path):
     again = train(**settings, resume=True).evaluation.results
     assert again["clean_accuracy"]["samples"] == 20
     assert again["robust_accuracy"] == first["robust_accuracy"]
-    replaced = train(**settings | {"suite": None, "test_limit": 10}, overwrite=True).evaluation
+    replaced = train(**settings | {"test_limit": 10}, overwrite=True).evaluation
     assert replaced.results["samples"] == 10
 
 

@@ -17,12 +17,10 @@ from assay.evaluation.summary import Evaluation
 from assay.files import write_atomically
 from assay.models import saved
 from assay.threats import Threat
-from assay.training.folder import Folder
+from assay.training.folder import EVALUATION, Folder
 from assay.training.report import render
 from assay.training.run import Training
 from assay.training.workers import Workers
-
-FOLDER = "evaluation"  # within that of the training run
 
 
 @final
@@ -69,13 +67,12 @@ class Final:
         samples = (load_data(test) if isinstance(test, str) else Data.of(test)).take(limit)
         return cls(data=samples, threat=threat, suite=suite)
 
-    def of_run(self, found: Training, *, resume: bool, overwrite: bool, progress: bool) -> Training:
+    def of_run(self, found: Training, *, progress: bool) -> Training:
         """The run with its evaluation, which also goes into its folder, its card and its report.
 
         Args:
-            found: the run; under torchrun all processes share the evaluation where it has a folder.
-            resume: continue the evaluation in the folder.
-            overwrite: replace it.
+            found: the run; under torchrun all processes share the evaluation where it has a folder. One that was begun
+                there goes on.
             progress: False for silence.
 
         Raises:
@@ -89,9 +86,8 @@ class Final:
             self.data,
             threat=self.threat,
             suite=self.suite,
-            out=None if found.path is None else found.path / FOLDER,
-            resume=resume,
-            overwrite=overwrite,
+            out=None if found.path is None else found.path / EVALUATION,
+            resume=found.path is not None,  # one that was replaced is gone, with the run that it was of
             progress=progress,
             model_name=None if found.path is None else str(found.path),
         )
@@ -113,7 +109,7 @@ def _note(path: Path, evaluation: Evaluation) -> None:
         "clean_accuracy": results["clean_accuracy"],
         "robust_accuracy": results["robust_accuracy"],
         "flags": [flag["code"] for flag in results["flags"]],
-        "report": f"{FOLDER}/report.html",
+        "report": f"{EVALUATION}/report.html",
     }
     folder = Folder.open(path)
     folder.save(results=folder.run["results"] | {"evaluation": numbers})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import time
 import zipfile
 from contextlib import suppress
@@ -21,6 +22,7 @@ from assay.models import saved
 RUN = "train.json"
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.csv"
+EVALUATION = "evaluation"
 SCHEMA = 1
 COLUMNS = ("epoch", "step", "lr", "loss", "clean", "robust", "images_per_second", "seconds")
 
@@ -75,6 +77,7 @@ class Folder:
             raise StoreError(f"{path} holds something else than a training run. Choose another --out.")
         for old in (CHECKPOINT, METRICS, saved.WEIGHTS, saved.CARD):
             (path / old).unlink(missing_ok=True)
+        shutil.rmtree(path / EVALUATION, ignore_errors=True)
         found = cls(path, {"schema": SCHEMA, "state": "running", "settings": settings, "environment": around})
         found.save()
         return found

@@ -142,11 +142,8 @@ def train(
     last = Final.of(test, test_limit, suite, settings.measured)
     run = Run(model, samples, more, settings, Workers(device, precision))
     folder = None if out is None else Path(out)
-    resume = resume or Workers.restarted()
-    found = run.go(folder, resume=resume, overwrite=overwrite, show=progress)
-    if last is None:
-        return found
-    return last.of_run(found, resume=resume, overwrite=overwrite, progress=progress)
+    found = run.go(folder, resume=resume or Workers.restarted(), overwrite=overwrite, show=progress)
+    return found if last is None else last.of_run(found, progress=progress)
 
 
 def _part(given: T | str, kind: Any) -> T:

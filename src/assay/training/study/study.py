@@ -218,6 +218,6 @@ class _Runner:
             progress=False,
             **settings,
         )
-        self.final.of_run(found, resume=again, overwrite=not again, progress=False)
+        self.final.of_run(found, progress=False)
         results = json.loads((path / RUN).read_text(encoding="utf-8"))["results"]["evaluation"]
         return row(point.recipe, point.eps, point.samples, epochs, point.folder, results)
