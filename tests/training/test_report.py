@@ -96,7 +96,8 @@ def test_the_command_on_the_page_names_what_is_not_usual(run):
     for part in ("--clip 1.0", "--no-guard", "--average 'EMA(decay=0.998)'", "--augment 'Mixup(alpha=1.0)'",
                  "--epochs 3", "--batch 20", "--validation 20", "--label-smoothing 0.1", "--limit 120"):  # fmt: skip
         assert part in text
-    for usual in ("--optimizer", "--schedule", "--seed", "--keep", "--compile", "--extra"):
+    assert command(settings, 2).endswith("--devices 2 \\\n    --out runs/again")
+    for usual in ("--devices", "--optimizer", "--schedule", "--seed", "--keep", "--compile", "--extra"):
         assert usual not in text
 
 

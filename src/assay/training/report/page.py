@@ -42,7 +42,7 @@ def render(run: str | Path) -> Path:
         tiles=tiles(record, history, kept),
         charts=charts(history, None if kept is None else kept["epoch"]),
         table=epochs_table(history, kept),
-        command=command(record["settings"]),
+        command=command(record["settings"], record["environment"].get("processes", 1)),
     )
     path = folder.path / FILE
     write_atomically(path, page.encode("utf-8"))

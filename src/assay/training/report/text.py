@@ -89,8 +89,8 @@ def epochs_table(history: list[Row], kept: Row | None) -> list[tuple[list[str], 
     ]
 
 
-def command(settings: dict[str, Any]) -> str:
-    """The command line that repeats the run."""
+def command(settings: dict[str, Any], processes: int = 1) -> str:
+    """The command line that repeats a run of these settings by so many processes."""
     lines = [
         ["assay", "train", settings["model"]],
         ["--data", settings["data"]],
@@ -112,6 +112,8 @@ def command(settings: dict[str, Any]) -> str:
     lines += [[f"--{name.replace('_', '-')}"] for name in _SWITCHES if settings[name]]
     if settings["guard"] is None:
         lines.append(["--no-guard"])
+    if processes > 1:
+        lines.append(["--devices", str(processes)])
     return " \\\n    ".join(shlex.join(line) for line in [*lines, ["--out", "runs/again"]])
 
 
