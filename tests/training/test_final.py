@@ -40,6 +40,7 @@ def test_the_numbers_are_those_of_an_evaluation_of_the_same_network(train, tmp_p
     assert (tmp_path / "t" / card["evaluation"]["report"]).exists()
     page = (tmp_path / "t" / "report.html").read_text(encoding="utf-8")
     assert "Final evaluation" in page
+    assert "count only if they share no sample" in page
     assert f"{100 * again.clean_accuracy:.1f}\N{NO-BREAK SPACE}%" in page
 
 
