@@ -141,7 +141,7 @@ def test_a_killed_process_is_replaced_and_the_run_goes_on(tmp_path, together, ch
     assert (tmp_path / "killed").exists()
     said = " ".join(done.stderr.split())
     assert said.count("a process was killed (signal 9): on from the checkpoint") == 1
-    assert said.count("kept epoch 3") == 1
+    assert said.count("kept epoch") == 1
     identical(checkpoint(tmp_path / "run"), checkpoint(together[0] / "digits"))
 
 
