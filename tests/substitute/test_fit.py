@@ -85,6 +85,20 @@ def test_a_budget_is_kept(budget, held_out):
     assert (found.agreement is None) == (held_out == 0)
 
 
+def test_a_target_is_never_asked_about_nothing():
+    """The budget ends exactly with an augmentation: 40, 80, 160. Servers refuse a request without inputs."""
+    asked = []
+
+    def answer(x):
+        asked.append(len(x))
+        return x.reshape(len(x), -1).argmax(axis=1) % 10
+
+    target = Function(answer, access="labels")
+    found = assay.fit_substitute(target, data(), max_queries=160, initial=40, rounds=6, doublings=6, epochs=1)
+    assert found.queries == sum(asked) == 160
+    assert min(asked) > 0
+
+
 def test_a_total_of_the_target_ends_it():
     target = Metered(LabelsOnly(assay.load_model("digits-mlp")), total=70)
     found = assay.fit_substitute(target, data(), max_queries=1000, initial=20, epochs=1, held_out=10)

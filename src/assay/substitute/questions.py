@@ -47,6 +47,8 @@ class Questions:
         found = []
         with evaluating(self._target), torch.no_grad():
             for part in torch.split(x[: self.left], _TOGETHER):
+                if len(part) == 0:
+                    break  # a split of nothing is one part of nothing, and some targets refuse it
                 try:
                     labels = self._labels(part.to(self._place, self._dtype or part.dtype))
                 except QueriesSpent:
