@@ -39,6 +39,7 @@ class Service(Target):
         self.weight = torch.randn(5, 12, generator=generator)
         self.asked = 0
         self.left = -1
+        self.batch: int | None = None
 
     def answer(self, x: Tensor) -> Tensor:
         self.left -= 1
@@ -163,17 +164,45 @@ def test_a_total_stops_and_goes_on(tmp_path: Path, data: Any, access: str) -> No
     assert (tmp_path / "run" / "report.html").exists()
 
     probes = reference.asked - sum(part["forwards"] for part in unbroken.results["stages"]) - N
-    stopped = run(
-        service, data, threat=threat, suite=attacks, total_queries=service.asked + 1, out=tmp_path / "run", resume=True
-    )
-    assert stopped.store.run["state"] == "stopped"  # no larger in truth: nothing is lost either
+    again = {"threat": threat, "suite": attacks, "out": tmp_path / "run", "resume": True}
+    stopped = run(service, data, total_queries=(total := service.asked + probes + 1), **again)
+    assert stopped.store.run["state"] == "stopped"  # hardly larger in truth: nothing is lost either
     same(stopped, found)
-    done = run(service, data, threat=threat, suite=attacks, out=tmp_path / "run", resume=True)
+    assert total - 1 <= service.asked <= total
+    done = run(service, data, **again)
     assert done.store.run["state"] == "done"
     same(done, unbroken)
-    assert service.asked == reference.asked + 2 * probes  # no answer was asked for twice
+    assert service.asked <= reference.asked + 2 * probes + 1  # no answer was asked for twice
     assert done.store.run["queries"]["spent"] == service.asked
     assert not (tmp_path / "run" / "answers").exists()
+
+
+@pytest.mark.parametrize("more", [0, N, N + 5])
+def test_a_total_holds_however_often_a_run_goes_on(tmp_path: Path, data: Any, more: int) -> None:
+    """The look at the first samples counts; where the total does not reach for it, the run stays as it was."""
+    service = Service()
+    found = run(service, data, total_queries=200, out=tmp_path / "run")
+    total = service.asked + more
+    for _ in range(3):
+        with pytest.raises(QueriesSpent, match="--total-queries"):
+            run(service, data, total_queries=total, out=tmp_path / "run", resume=True)
+        assert service.asked <= total
+    state = Store.open(tmp_path / "run").run
+    assert (state["state"], state["queries"]["spent"]) == ("stopped", service.asked)
+    assert state["results"] == found.results
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_answers_of_a_question_that_failed_in_its_middle_are_kept(tmp_path: Path) -> None:
+    """A model that sends requests of at most 4 inputs: what the first two answered is not asked again."""
+    service, x = Service(), torch.rand(11, 12)
+    service.batch, service.left = 4, 3
+    with pytest.raises(ModelError), Journal(LabelsOnly(service), tmp_path / "j", "run") as first:
+        first(x)
+    assert service.asked == journal.count(tmp_path / "j", "run") == 8
+    with Journal(LabelsOnly(service), tmp_path / "j", "run") as second:
+        assert torch.equal(second(x), service(x).argmax(dim=1))
+    assert service.asked == 11 + 11
 
 
 def test_an_attack_returns_what_it_found_within_a_total(data: Any) -> None:

@@ -109,7 +109,8 @@ def evaluate(
         prepare.check_queries(max_queries, total_queries, devices * group.world)
         with evaluating(module):
             meter = prepare.meter(module, total_queries, devices * group.world)
-            fitted, seen = prepare.fitted(meter or module, samples, threat, suite, place, dtype)
+            with prepare.counting_on(meter, folder, resume=resume):
+                fitted, seen = prepare.fitted(meter or module, samples, threat, suite, place, dtype)
             flags += seen
             settings: Settings = {
                 "model": model_name or named or type(module).__name__,
@@ -136,8 +137,6 @@ def evaluate(
             else:
                 store = join(folder)
                 store.agree(settings)
-            if meter is not None and resume:
-                meter.spent += store.spent()
             began = time.monotonic()
             show, workers = progress is not False and group.rank == 0, devices * group.world
             with (

@@ -28,7 +28,8 @@ class Journal(nn.Module):
     was without the model. Each answer is given once: a question that is asked twice was answered twice.
 
     The file is a line of JSON (type and shape of an answer) and then, for each answer, 16 bytes of the input's BLAKE2
-    hash and the answer's own bytes. A last answer that was cut short is left out.
+    hash and the answer's own bytes. A last answer that was cut short is left out. A model that sends requests of
+    limited size (`batch`) is asked in pieces of that size, so that each answered request is written down.
 
     Args:
         model: what is asked: inputs as a tensor, answers as one.
@@ -44,6 +45,9 @@ class Journal(nn.Module):
         self.model, self.access = model, granted_access(model)
         self.path, self.run = path, run
         self.training = isinstance(model, nn.Module) and model.training
+        parts = model.modules() if isinstance(model, nn.Module) else ()
+        sizes = [getattr(part, "batch", None) for part in parts if getattr(part, "remote", False)]
+        self._together: int | None = min((size for size in sizes if isinstance(size, int)), default=None)
         self._known: defaultdict[bytes, deque[Tensor]] = defaultdict(deque)
         self._file: BinaryIO | None = None
         self._kind: Tensor | None = None  # an empty answer
@@ -65,15 +69,20 @@ class Journal(nn.Module):
         old = [self._known[key].popleft() if self._known.get(key) else None for key in keys]
         new = [place for place, answer in enumerate(old) if answer is None]
         if len(new) == len(old):
-            found: Tensor = self.model(x)
-            self._write(keys, found)
-            return found
+            return self._asked(x, keys)
         answers = torch.stack([answer if answer is not None else self._empty() for answer in old]).to(x.device)
         if new:
-            fresh = self.model(x[torch.tensor(new, device=x.device)])
-            self._write([keys[place] for place in new], fresh)
-            answers[torch.tensor(new, device=x.device)] = fresh.to(answers)
+            places = torch.tensor(new, device=x.device)
+            answers[places] = self._asked(x[places], [keys[place] for place in new]).to(answers)
         return answers
+
+    def _asked(self, x: Tensor, keys: list[bytes]) -> Tensor:
+        """The model's answers, written down request by request: a failure loses those of no earlier request."""
+        found, together = [], self._together or max(1, len(x))
+        for start in range(0, max(1, len(x)), together):
+            found.append(self.model(x[start : start + together]))
+            self._write(keys[start : start + together], found[-1])
+        return torch.cat(found)
 
     def _empty(self) -> Tensor:
         assert self._kind is not None  # an answer was read

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import assay
 from assay import grammar
 from assay.attacks import Attack
 from assay.data import Data, load_data
-from assay.errors import InputError, SettingError, ThreatError
+from assay.errors import InputError, QueriesSpent, SettingError, ThreatError
 from assay.evaluation import checks
 from assay.evaluation.flags import Flag
 from assay.evaluation.folder import RUN, check
@@ -181,6 +182,27 @@ def meter(model: Any, total: int | None, processes: int) -> Metered | None:
     if processes > 1 or (total is None and granted_access(model) is Access.GRADIENTS):
         return None
     return Metered(model, total)
+
+
+@contextlib.contextmanager
+def counting_on(meter: Metered | None, folder: Path, *, resume: bool) -> Iterator[None]:
+    """Count on from what a continued run has cost already, before its model is looked at again: looks count too.
+
+    Raises:
+        QueriesSpent: The total does not reach for the look; the run is left as it was, but for what was asked.
+    """
+    if meter is None or not resume or not (folder / RUN).exists():
+        yield
+        return
+    store = Store.open(folder)
+    meter.spent += (before := store.spent())
+    try:
+        yield
+    except QueriesSpent:
+        if meter.spent > before:
+            store.run["queries"] = {"total": meter.total, "spent": meter.spent}
+            store.update(state=store.run["state"], results=store.run["results"])
+        raise
 
 
 def keeps(model: Any, total: int | None, store: Store) -> bool:
