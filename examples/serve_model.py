@@ -68,7 +68,7 @@ class Handler(BaseHTTPRequestHandler):
             try:
                 inputs = json.loads(body)["inputs"]
                 found = answer(self.server.model, inputs, self.server.kind)
-            except (ValueError, KeyError, TypeError, RuntimeError) as wrong:
+            except (ValueError, LookupError, TypeError, RuntimeError) as wrong:
                 self._reply(400, {"error": str(wrong)})
                 return
             self.server.inputs += len(inputs)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -224,7 +225,7 @@ def test_a_server_that_is_killed_in_the_middle_costs_nothing(assay, tmp_path):
     assert found.code == 0, found.err
     assert results(tmp_path / "run") == results(tmp_path / "whole")
     unbroken = json.loads((tmp_path / "whole" / "run.json").read_text())["queries"]["spent"]
-    looks = 3 * 16 + 1  # the command's look at the first sample, and the checks before the first attack
+    looks = 3 * 16  # the checks before the first attack
     assert 300 < before < unbroken
     assert before + after <= unbroken + looks
 
@@ -246,11 +247,45 @@ def test_a_total_from_the_command_line(assay, tmp_path):
     assert results(tmp_path / "run") == results(tmp_path / "whole")
 
 
+def test_a_total_is_what_the_server_counts(assay, serve, tmp_path):
+    """Looks at the first samples included, and however often the run goes on."""
+    server = serve("scores")
+    found = assay("attack", server.url, *SAMPLES, *SEARCH, "--total-queries", 150, "--json", "-q")
+    assert 100 < server.inputs == found.json["asked"] <= 150
+    server.inputs = 0
+    total = (server.url, *BUDGETED, "--out", tmp_path / "run", "--total-queries", 300, "-q")
+    assert assay("evaluate", *total).code == 0
+    for _ in range(2):
+        assay("evaluate", *total, "--resume")
+        spent = json.loads((tmp_path / "run" / "run.json").read_text())["queries"]["spent"]
+        assert 200 < server.inputs == spent <= 300
+
+
+def test_a_substitute_of_a_server_whose_budget_ends_with_a_round(assay, serve, tmp_path):
+    server = serve("labels")
+    options = ("--data", "digits", "--limit", "100", "--max-queries", "100", "--held-out", "20", "--set", "initial=20")
+    found = assay("substitute", server.url, *options, "--out", tmp_path / "s")
+    assert found.code == 0, found.err
+    assert server.inputs == 100
+    won = assay("attack", server.url, "--access", "labels", *ON_DIGITS, "--attack", "transfer", "--threat", "linf:0.3",
+                "--set", f"surrogate={str(tmp_path / 's')!r}", "--json", "-q")  # fmt: skip
+    assert won.json["succeeded"] > 0
+
+
+def test_the_example_names_inputs_that_its_model_does_not_take(serve):
+    request = urllib.request.Request(serve("scores").url, data=b'{"inputs": []}')
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        urllib.request.urlopen(request)
+
+
 def test_budgets_of_one_attack(assay):
     options = ("attack", "digits-mlp", *SAMPLES, *SEARCH, "--json")
     whole = assay(*options).json
     assert whole["queries"]["at"]["queries"] == [100, 1000, 10000]
-    assert (whole["stopped"], whole["asked"]) == (False, round(16 * whole["forwards"]))
+    assert (whole["stopped"], whole["asked"]) == (
+        False,
+        1 + round(16 * whole["forwards"]),
+    )  # with the look at the first
     few = assay(*options, "--max-queries", 20).json
     assert 0 < few["succeeded"] < whole["succeeded"]
     assert few["queries"]["at"]["success"] == [None, None, None]

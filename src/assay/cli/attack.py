@@ -77,7 +77,8 @@ def attack(
     samples = load_data(data, limit=limit)
     shown = _shown(picture, built.threat, samples)
     place = options.device(device)
-    target = Metered(options.model(model, place, samples, built.threat), total_queries)
+    target = Metered(options.unasked(model, place, samples, built.threat), total_queries)
+    options.tried(target, model, place, samples)
     search.check_access(target, built, goal)
 
     started = time.perf_counter()

@@ -88,7 +88,8 @@ def evaluate(
     data = options.canonical("data", data)
     samples: Any = load_data(data, limit=limit)
     place = options.device(device)
-    target: Any = options.model(model, place, samples, allowed)
+    ready = options.unasked if devices == 1 else options.model  # the run itself looks at its model first
+    target: Any = ready(model, place, samples, allowed)
     suites.fit(known, classes=sys.maxsize, access=granted_access(target))  # a usage error when nothing is left
     if devices > 1:  # every process loads its own; here they were only tried
         _check_devices(device)

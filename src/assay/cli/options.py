@@ -27,7 +27,8 @@ Model = Annotated[
     ),
 ]
 Data = Annotated[
-    str, typer.Option(metavar="DATA", help="A name, folder:PATH, npz:PATH, idx:FOLDER, hf:NAME or package.module:callable.")
+    str,
+    typer.Option(metavar="DATA", help="A name, folder:PATH, npz:PATH, idx:FOLDER, hf:NAME or package.module:callable."),
 ]
 Threat = Annotated[
     str | None,
@@ -139,17 +140,43 @@ def model(spec: str, device: str, data: data.Data, threat: AnyThreat) -> nn.Modu
         InputError: the inputs are not what the threat allows, or a label is none of the model's classes.
         ModelError: it cannot be loaded, or fails on the first sample.
     """
+    loaded = unasked(spec, device, data, threat)
+    tried(loaded, spec, device, data)
+    return loaded
+
+
+def unasked(spec: str, device: str, data: data.Data, threat: AnyThreat) -> nn.Module:
+    """The model on the device and not yet asked about anything; the data are checked.
+
+    Raises:
+        InputError: the inputs are not what the threat allows.
+        ModelError: it cannot be loaded.
+    """
+    import torch
+
+    from assay.inputs import check_inputs
+    from assay.models import load_model
+
+    loaded = load_model(spec, device=device)
+    check_inputs(data.x if isinstance(data.x, torch.Tensor) else data.batch(0, 1)[0], threat.bounds)
+    return loaded
+
+
+def tried(loaded: nn.Module, spec: str, device: str, data: data.Data) -> None:
+    """Make sure that a model takes the first sample, which it is asked about.
+
+    Raises:
+        InputError: a label is none of its classes.
+        ModelError: it fails.
+    """
     import torch
 
     from assay.evaluation.chunks import placement
     from assay.goals import Untargeted
-    from assay.inputs import check_classes, check_inputs
-    from assay.models import load_model
+    from assay.inputs import check_classes
     from assay.oracle import Access, granted_access
 
-    loaded = load_model(spec, device=device)
     x, _, _ = data.batch(0, 1)
-    check_inputs(data.x if isinstance(data.x, torch.Tensor) else x, threat.bounds)
     place, dtype = placement(loaded, torch.device(device))
     try:
         with torch.no_grad():
@@ -163,7 +190,6 @@ def model(spec: str, device: str, data: data.Data, threat: AnyThreat) -> nn.Modu
     logits = isinstance(output, torch.Tensor) and output.ndim == 2 and granted_access(loaded) > Access.LABELS
     if logits and output.shape[1] > 1 and data.y is not None:
         check_classes(Untargeted(data.y), output.shape[1])
-    return loaded
 
 
 def has_threat(attack: str, threat: str | None) -> None:

@@ -20,7 +20,7 @@ import assay
 from assay import grammar
 from assay.attacks import Attack
 from assay.data import Data, load_data
-from assay.errors import InputError, QueriesSpent, SettingError, ThreatError
+from assay.errors import AssayError, InputError, ModelError, QueriesSpent, SettingError, ThreatError
 from assay.evaluation import checks
 from assay.evaluation.flags import Flag
 from assay.evaluation.folder import RUN, check
@@ -128,12 +128,20 @@ def fitted(
     Raises:
         AccessError: No stage is left.
         InputError: Labels are out of range.
-        ModelError: The model's output cannot be used.
+        ModelError: The model does not take the samples, or its output cannot be used.
     """
     x, y, _ = samples.batch(0, checks.PROBE)
     check_inputs(x, threat.bounds)
     x, y = x.to(device, dtype or x.dtype), y.to(device)
-    classes, flags = checks.outputs(model, x, y, threat)
+    try:
+        classes, flags = checks.outputs(model, x, y, threat)
+    except AssayError:
+        raise
+    except Exception as error:
+        shape = tuple(x.shape[1:])
+        raise ModelError(
+            f"the model cannot take the data {samples.name!r}, inputs of shape {shape}: {error}"
+        ) from error
     access = granted_access(model)
     if samples.y is not None and access > Access.LABELS:
         check_classes(Untargeted(samples.y), classes)
