@@ -12,7 +12,7 @@ import torch
 
 from assay import train
 from assay.errors import LostProcessError, SettingError
-from assay.training.workers import Workers, norm
+from assay.training.workers import Workers, _meet_again, norm
 
 SETTINGS = {"epochs": 2, "batch": 16, "precision": "64-true", "device": "cpu", "progress": False}
 RUNS = {
@@ -165,3 +165,33 @@ def test_a_process_that_is_gone_is_named():
     for ask in (lambda: workers.average_all([torch.ones(1)]), lambda: workers.total(1.0), workers.wait):
         with pytest.raises(LostProcessError, match=r"another process of this run is gone.*--resume.*Connection"):
             ask()
+
+
+@pytest.mark.parametrize(
+    ("changed", "joins"),
+    [
+        ({}, True),
+        ({"TORCHELASTIC_RESTART_COUNT": "0"}, False),  # nobody was there before
+        ({"TORCHELASTIC_USE_AGENT_STORE": "False"}, False),  # the store is new
+        ({"WORLD_SIZE": "4"}, False),  # several machines, which count restarts each for itself
+    ],
+)
+def test_processes_started_anew_do_not_meet_those_that_fell(changed, joins, monkeypatch):
+    environment = {
+        "RANK": "1",
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": "1234",
+        "TORCHELASTIC_RESTART_COUNT": "2",
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+    }
+    for name, value in (environment | changed).items():
+        monkeypatch.setenv(name, value)
+    calls = []
+    monkeypatch.setattr(torch.distributed, "TCPStore", lambda *where, is_master: (*where, is_master))
+    monkeypatch.setattr(torch.distributed, "PrefixStore", lambda *parts: parts)
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *which, **how: calls.append((which, how)))
+    _meet_again("gloo")
+    store = ("attempt 2", ("localhost", 1234, False))
+    assert calls == ([(("gloo",), {"store": store, "rank": 1, "world_size": 2})] if joins else [])

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeAlias, cast, final
 import torch
 from torch import Tensor, nn
 
-from assay.errors import LostProcessError, SettingError, TrainingError
+from assay.errors import LostProcessError, SettingError
 from assay.rng import derive
 
 Precision: TypeAlias = Literal["32-true", "bf16-mixed", "64-true"]
@@ -36,7 +36,7 @@ class Workers:
 
     Raises:
         SettingError: the precision is none of these, or there is no such device.
-        TrainingError: the processes of the run did not find each other.
+        LostProcessError: the processes of the run did not find each other.
     """
 
     def __init__(self, device: str | None = None, precision: str = "32-true") -> None:
@@ -57,9 +57,10 @@ class Workers:
                 precision=cast("Any", precision),
             )
             try:
+                _meet_again("gloo" if kind == "cpu" else "nccl")
                 self._fabric.launch()
             except Exception as error:
-                raise TrainingError(
+                raise LostProcessError(
                     f"the {world} processes of this run did not find each other ({error}). Start them with torchrun, "
                     "or with --devices."
                 ) from error
@@ -154,6 +155,24 @@ def _place(device: str | None) -> tuple[str, int | None]:
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
         raise SettingError(f"there is no device {device!r}: torch finds {torch.cuda.device_count()} CUDA card(s).")
     return kind, int(number) if number and kind == "cuda" else None
+
+
+def _meet_again(backend: str) -> None:
+    """Join the processes that torchrun started anew on one machine, before Fabric does.
+
+    Their common store still holds the addresses of those that fell, so they meet under names of their own. On several
+    machines restarts are not counted alike: set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun there.
+    """
+    known = os.environ
+    alone = known.get("LOCAL_WORLD_SIZE") == known.get("WORLD_SIZE")
+    if not (Workers.restarted() and alone and known.get("TORCHELASTIC_USE_AGENT_STORE") == "True"):
+        return
+    if torch.distributed.is_initialized():
+        return
+    parts: Any = torch.distributed  # which does not name these two for type checkers
+    store = parts.TCPStore(known["MASTER_ADDR"], int(known["MASTER_PORT"]), is_master=False)
+    own = parts.PrefixStore(f"attempt {known['TORCHELASTIC_RESTART_COUNT']}", store)
+    torch.distributed.init_process_group(backend, store=own, rank=Workers.here(), world_size=Workers.expected())
 
 
 @contextmanager
