@@ -62,8 +62,9 @@ class Boundary(Attack):
         of 0.01 and checks every second step instead of every tenth: lengths of steps change after 100 checks at the
         earliest, so that the small ones last for the first 1,000 queries. On images of 28x28 pixels the median distance
         after 3,000 queries fell from 2.41 to 0.70, and after 12,000 from 0.472 to 0.457. Starts are blends with noise
-        of several kinds, found by bisection instead of a walk over 1,000 blends. With one feature there is no way
-        around, and only the second part is walked.
+        of several kinds, found by bisection instead of a walk over 1,000 blends. The rate of whole steps is that of all
+        checks; the authors' code leaves out those whose first part lost, and asks nothing more about them. With one
+        feature there is no way around, and only the second part is walked.
 
     References:
         Brendel, Rauber, Bethge, "Decision-based adversarial attacks: reliable attacks against black-box machine

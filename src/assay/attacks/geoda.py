@@ -63,8 +63,9 @@ class GeoDA(Attack):
 
     Deviations:
         Along the normal the boundary is looked for at the present size first and then at twice that, 10 times at most,
-        instead of in steps of one length. Where it is not found the point stays. Targets are taken too. Starts are
-        noise of several kinds, where the released code adds ever more noise to the input.
+        instead of in steps of one length. Where it is not found the point stays. Each iteration estimates its normal
+        anew, where the released code adds up those of all so far. Targets are taken too. Starts are noise of several
+        kinds, where the released code adds ever more noise to the input.
 
     References:
         Rahmati, Moosavi-Dezfooli, Frossard, Dai, "GeoDA: a geometric framework for black-box adversarial attacks",

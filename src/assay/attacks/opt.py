@@ -188,9 +188,10 @@ class OPT(_RayDescent):
     Deviations:
         Distances are in units of the range of the bounds in the slope. Brackets grow and shrink by 1 %, 2 %, 4 %, ...
         instead of 1 % each, up to twice the present distance. In the line search a direction that is no better at the
-        present distance is not measured. Where no Gaussian direction wins, other noise and blends are tried, 100 in
-        all. Lengths are those of moves before they are clipped to the bounds; the referee measures the clipped ones.
-        One first step serves both kinds of goal, where the released code begins targeted searches at 0.1.
+        present distance is not measured. The released code also takes a probe that is better than a step that helped.
+        Where no Gaussian direction wins, other noise and blends are tried, 100 in all. Lengths are those of moves
+        before they are clipped to the bounds; the referee measures the clipped ones. One first step serves both
+        kinds of goal, where the released code begins targeted searches at 0.1.
 
     References:
         Cheng, Le, Chen, Yi, Zhang, Hsieh, "Query-efficient hard-label black-box attack: an optimization-based
