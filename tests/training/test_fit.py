@@ -248,6 +248,46 @@ def test_compile_runs_the_compiled_network(samples, network, quick, monkeypatch)
     assert all(torch.equal(p, q) for p, q in zip(one.model.parameters(), other.model.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("text", ["cure", "llr", "gradalign", "AWP(recipe=CURE())"])
+def test_second_derivatives_are_not_compiled(text, samples, network, quick):
+    with pytest.raises(SettingError, match="no second derivatives"):
+        quick(network(), samples(), recipe=text, threat="linf:0.1", compile=True)
+
+
+def test_weights_are_cast_anew_for_the_loss(samples, linear, quick, monkeypatch):
+    """Versions of torch that keep weights cast without a gradient would else train nothing under autocast."""
+    inside, marks = [0], []
+
+    class Block:
+        def __enter__(self):
+            inside[0] += 1
+
+        def __exit__(self, *_):
+            pass
+
+    class Looking(Recipe):
+        def prepare(self, model, batch):
+            marks.append(inside[0])
+            return {}
+
+        def loss(self, model, batch, views):
+            marks.append(inside[0])
+            return batch.cross_entropy(model(batch.x))
+
+    monkeypatch.setattr("assay.training.workers.Workers.autocast", lambda _: Block())
+    quick(linear(), samples(16), recipe=Looking(), epochs=1, **ALL)
+    assert marks == [1, 2]
+
+
+def test_a_caller_who_wants_no_gradients_gets_a_trained_network(samples, network, quick):
+    one, other = network(), network()
+    quick(one, samples())
+    with torch.no_grad():
+        quick(other, samples())
+        assert not torch.is_grad_enabled()
+    assert all(torch.equal(p, q) for p, q in zip(one.parameters(), other.parameters(), strict=True))
+
+
 def test_the_callers_random_numbers_are_left_alone(samples, network, quick):
     torch.manual_seed(4)
     expected = torch.rand(3)

@@ -133,6 +133,22 @@ def test_training_goes_on_from_a_model(tmp_path):
     assert not torch.allclose(moved.model.head.weight, shipped.head.weight, atol=1e-4)
 
 
+@pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
+def test_a_teacher_that_is_named_answers_in_the_precision_of_the_run(precision):
+    settings = DIGITS | {"epochs": 1, "precision": precision}
+    done = train("DigitsMLP()", recipe="Distillation(teacher='digits-mlp', temperature=2)", **settings)
+    assert done.history[0]["loss"] > 0
+
+
+def test_a_teacher_that_does_not_fit_is_named(samples, network, quick):
+    with pytest.raises(ModelError, match="the network digits-mlp cannot take the data"):
+        quick(network(), samples(), recipe="Distillation(teacher='digits-mlp')")
+    few = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    x, y = torch.rand(32, 1, 8, 8), torch.arange(32) % 3
+    with pytest.raises(SettingError, match="teacher digits-mlp answers for 10 classes, the network for 3"):
+        quick(few, (x, y), recipe="Distillation(teacher='digits-mlp')")
+
+
 def test_a_teacher_is_trained_first_and_taken_up_again(samples, network, quick, tmp_path):
     settings = {"recipe": "distillation", "epochs": 2}
     out = tmp_path / "run"

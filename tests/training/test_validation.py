@@ -63,6 +63,7 @@ class Noted(Recipe):
     """Standard training, until it turns to the wrong labels after an epoch; what it learns from is noted."""
 
     turn: int = 99
+    threat: assay.Threat | None = None
     seen: list[int] = field(default_factory=list, repr=False)
 
     def loss(self, model, batch, views):
@@ -130,7 +131,7 @@ def test_the_best_epoch_or_the_last_one_is_kept(keep, samples, linear, quick, tm
 
 
 def test_the_guard_stops_a_collapse(samples, linear, quick, tmp_path):
-    settings = {"recipe": Noted(turn=3), "validation": 12, "epochs": 7, **FAST}
+    settings = {"recipe": Noted(turn=3, threat=FAST["threat"]), "validation": 12, "epochs": 7, **FAST}
     done = quick(linear(), samples(), out=tmp_path / "run", keep="last", **settings)
     last = done.history[-1]
     assert 4 <= last["epoch"] < 7
@@ -143,6 +144,13 @@ def test_the_guard_stops_a_collapse(samples, linear, quick, tmp_path):
     assert len(again.history) == len(done.history)
     through = quick(linear(), samples(), guard=None, **settings)
     assert (len(through.history), through.stopped) == (7, "")
+
+
+def test_what_defends_against_nothing_may_lose_all_robustness(samples, linear, quick):
+    done = quick(linear(), samples(), recipe=Noted(turn=3), validation=12, epochs=7, **FAST)
+    rates = [row["robust"] for row in done.history]
+    assert max(rates) - rates[-1] > 0.2
+    assert (len(rates), done.stopped) == (7, "")
 
 
 def test_patience(samples, linear, quick):

@@ -151,7 +151,8 @@ class SWA(Average):
         SettingError: it is out of range.
 
     Deviations:
-        The paper takes the weights in once an epoch; here every step does.
+        The paper takes the weights in once an epoch; here every step does. Its statistics of batch norm are those of a
+        pass over the training data; here those of at most 100 batches, clean and without augmentation.
 
     References:
         Izmailov, Podoprikhin, Garipov, Vetrov, Wilson, "Averaging weights leads to wider optima and better

@@ -166,13 +166,14 @@ class Fit:
         self.net.train()
         with self.workers.autocast():
             views = self.recipe.prepare(self.net, batch)
-            with self.recipe.around(self.net, batch, views):
-                self.optimizer.zero_grad(set_to_none=True)
-                loss = self.recipe.loss(self.net, batch, views)
-                torch.autograd.backward(loss)
-                self.recipe.after(self.net, batch, views)
-                value = self._checked(loss)
-                self.optimizer.step()
+        # Anew: some versions of torch keep weights that were cast while no gradient was wanted, and use them again.
+        with self.workers.autocast(), self.recipe.around(self.net, batch, views):
+            self.optimizer.zero_grad(set_to_none=True)
+            loss = self.recipe.loss(self.net, batch, views)
+            torch.autograd.backward(loss)
+            self.recipe.after(self.net, batch, views)
+            value = self._checked(loss)
+            self.optimizer.step()
         if self.average is not None:
             self.average.update(self.model, (self.progress.step + 1) / self.steps)
         return value

@@ -77,7 +77,8 @@ class Judge:
             done.best = row
             done.weights = {name: value.detach().cpu().clone() for name, value in self.fit.judged.state_dict().items()}
             return
-        if settings.guard is not None and found.robust is not None and best["robust"] - found.robust > settings.guard:
+        guard = settings.guard if settings.recipe.against is not None else None
+        if guard is not None and found.robust is not None and best["robust"] - found.robust > guard:
             done.stopped = (
                 f"stopped: robust accuracy fell from {best['robust']:.1%} to {found.robust:.1%} (catastrophic "
                 f"overfitting); the network of epoch {best['epoch']} is kept. A stronger attack, GradAlign or a "

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from assay.data import Data
-from assay.errors import AssayError, ModelError
+from assay.errors import AssayError, ModelError, SettingError
 from assay.goals import Untargeted
 from assay.inputs import check_classes, check_inputs
 from assay.threats import Threat
@@ -50,3 +50,27 @@ def number_of_classes(
         check_classes(Untargeted(y if data.y is None else data.y), output.shape[1])
         classes = output.shape[1]
     return classes
+
+
+def check_teacher(
+    teacher: nn.Module, name: str, data: Data, threat: Threat | None, classes: int, workers: Workers
+) -> None:
+    """Hold that a teacher takes the data and answers for the classes of the network that learns from it.
+
+    Args:
+        teacher: the model that it learns from, on the device.
+        name: what messages call it.
+        data: what is trained on.
+        threat: whose bounds inputs keep; [0, 1] when None.
+        classes: how many the network knows.
+        workers: device and precision.
+
+    Raises:
+        ModelError: it cannot take the data, or returns no logits.
+        SettingError: it knows another number of classes.
+    """
+    known = number_of_classes(teacher, name, (data,), threat, workers)
+    if known != classes:
+        raise SettingError(
+            f"the teacher {name} answers for {known} classes, the network for {classes}: they must agree."
+        )

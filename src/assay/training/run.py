@@ -27,7 +27,7 @@ from assay.training.folder import Folder, Row, read_checkpoint
 from assay.training.interrupt import between_steps
 from assay.training.judge import Judge
 from assay.training.keep import keep_model, network
-from assay.training.matching import number_of_classes
+from assay.training.matching import check_teacher, number_of_classes
 from assay.training.report import render
 from assay.training.settings import Settings
 from assay.training.workers import Workers
@@ -133,7 +133,7 @@ class Run:
             StoreError: the folder cannot be used.
         """
         cards = [self.workers.device] if self.workers.device.type == "cuda" else []
-        with torch.random.fork_rng(cards):
+        with torch.random.fork_rng(cards), torch.enable_grad():
             return self._go(out, resume=resume, overwrite=overwrite, show=show)
 
     def _go(self, out: Path | None, *, resume: bool, overwrite: bool, show: bool) -> Training:
@@ -164,7 +164,9 @@ class Run:
         """Load what the recipe learns from, or train it first."""
         recipe = self.settings.recipe
         if recipe.teacher is not None:
-            self.fit.recipe = recipe.with_teacher(load_model(recipe.teacher, device=self.workers.device))
+            teacher = load_model(recipe.teacher, device=self.workers.device).to(self.workers.dtype)
+            check_teacher(teacher, recipe.teacher, self.data, self.settings.measured, self.fit.classes, self.workers)
+            self.fit.recipe = recipe.with_teacher(teacher)
         elif (before := recipe.first()) is not None:
             alike = copy.deepcopy(self.model) if self.text is None else self.text
             settings = replace(self.settings, recipe=before)

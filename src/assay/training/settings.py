@@ -37,8 +37,8 @@ class Settings:
         threat: what robust accuracy is measured under during training; the recipe's own when None.
         validation: samples that are held out for measuring after each epoch; 0 trains on all.
         patience: epochs without a better epoch after which training stops; None for all epochs.
-        guard: training stops when robust accuracy falls by more than this below the best epoch's in one go; None for
-            never.
+        guard: training stops when robust accuracy falls by more than this below the best epoch's, where the recipe
+            defends against one threat; None for never.
         keep: weights of the "best" epoch by the measurement, or of the "last".
         seed: key of all random draws.
 
@@ -84,6 +84,8 @@ class Settings:
             raise SettingError("patience needs samples to measure on: give validation, for instance 1000.")
         if self.guard is not None and not 0 < self.guard < 1:
             raise SettingError(f"guard must lie between 0 and 1; got {self.guard}.")
+        if self.compile and self.recipe.second_order:
+            raise SettingError("torch.compile gives no second derivatives, which this recipe needs: leave compile out.")
         if self.keep not in ("best", "last"):
             raise SettingError(f"keep must be 'best' or 'last'; got {self.keep!r}.")
 

@@ -174,6 +174,53 @@ def test_half_of_the_budget_is_half_of_the_move(net, batch, built, name):
 
 
 @pytest.mark.parametrize("name", RECIPES)
+def test_losses_of_logits_in_half_precision_are_taken_in_single(net, batch, built, name):
+    """The network answers in bfloat16, as under autocast; the loss is that of these very logits in float32."""
+
+    class Rounded(torch.nn.Module):
+        def __init__(self, dtype):
+            super().__init__()
+            self.inner, self.dtype = net(dropout=0.0).float(), dtype
+
+        def forward(self, x):
+            return self.inner(x).to(torch.bfloat16).to(self.dtype)
+
+    recipe, b = built(name), batch(x=batch().x.float())
+    if recipe.first() is not None or name == "Distillation":
+        recipe = recipe.with_teacher(Rounded(torch.bfloat16))
+    half, single = (Rounded(dtype) for dtype in (torch.bfloat16, torch.float32))
+    views = recipe.prepare(half, b)
+    single.load_state_dict(half.state_dict())  # the search may have moved statistics
+    views = {key: view.detach() for key, view in views.items()}
+    losses = [recipe.loss(model, b, views) for model in (half, single)]
+    assert losses[0].dtype == torch.float32
+    tolerance = 1e-2 if recipe.second_order else 1e-6  # on their way through bfloat16 slopes are rounded, too
+    torch.testing.assert_close(*losses, rtol=tolerance, atol=0)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_losses_that_hold_gradients_say_so(net, batch, built, name):
+    class Once(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(ctx, grad):
+            return grad
+
+    model, b, recipe = net(), batch(), built(name)
+    model.head.register_forward_hook(lambda _, __, out: Once.apply(out))
+    loss = recipe.loss(model, b, recipe.prepare(model, b))
+    if recipe.second_order:
+        with pytest.raises(RuntimeError, match="once_differentiable"):
+            loss.backward()
+    else:
+        loss.backward()
+
+
+@pytest.mark.parametrize("name", RECIPES)
 def test_it_reads_back_from_its_repr(name):
     recipe = grammar.recipe(TEXTS.get(name, name), THREAT)
     assert grammar.parse(repr(recipe)) == recipe

@@ -55,6 +55,10 @@ def PGDAT(*, threat: Threat, steps: int = 10, rel_step: float = 0.25) -> Adversa
         steps: gradient steps of the attack.
         rel_step: length of a step as a share of eps (2/255 of 8/255).
 
+    Deviations:
+        The attack's passes run in eval mode; those of Rice et al. run in train mode, as
+        `AdversarialTraining(attack=..., train_mode=True)` does.
+
     References:
         Madry, Makelov, Schmidt, Tsipras, Vladu, "Towards deep learning models resistant to adversarial attacks",
         ICLR 2018, https://arxiv.org/abs/1706.06083
@@ -91,11 +95,15 @@ def FastAT(*, threat: Threat, rel_step: float = 1.25) -> AdversarialTraining:  #
     """Fast adversarial training: one step of 1.25 eps from a random start, `x' = P(x + u + 1.25 eps sign(grad))`.
 
     Batch norm stays in train mode in both passes. Training may collapse all at once: it then resists the single step
-    alone. `assay train` stops there and keeps the epoch before (`guard`).
+    alone. `assay train` stops there and keeps the best epoch before (`guard`).
 
     Args:
         threat: what to defend against; it needs a budget eps.
         rel_step: length of the step as a share of eps.
+
+    Deviations:
+        The released code looks for the collapse by PGD-5 on one batch of training data, from one epoch to the next; the
+        guard compares PGD-10 on held-out samples with the best epoch.
 
     References:
         Wong, Rice, Kolter, "Fast is better than free: revisiting adversarial training", ICLR 2020,

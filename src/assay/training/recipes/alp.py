@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from assay.attacks import Attack
 from assay.goals import Targeted
 from assay.rng import Keyed, derive
+from assay.threats.additive import widened
 from assay.training.ranges import check_range
 from assay.training.recipes.base import Batch, Recipe, Views, mode
 
@@ -33,7 +34,8 @@ class ALP(Recipe):
         SettingError: the weight is negative.
 
     Deviations:
-        The paper's weight is 1 on MNIST and 0.5 on ImageNet. The attack's passes run in eval mode.
+        The paper's weight is 1 on MNIST and 0.5 on ImageNet. The released code divides the squared distance by the
+        number of classes, too: there, take its weight divided by that number.
 
     References:
         Kannan, Kurakin, Goodfellow, "Adversarial logit pairing", 2018, https://arxiv.org/abs/1803.06373
@@ -60,7 +62,7 @@ class ALP(Recipe):
 
     def loss(self, model: nn.Module, batch: Batch, views: Views) -> Tensor:
         """Cross-entropy of both halves, and the distance of their logits."""
-        clean, moved = model(torch.cat([batch.x, views["x_adv"]])).chunk(2)
+        clean, moved = widened(model(torch.cat([batch.x, views["x_adv"]]))).chunk(2)
         both = (batch.cross_entropy(clean) + batch.cross_entropy(moved)) / 2
         paired: Tensor = both + self.weight * (clean - moved).square().sum(dim=1).mean()
         return paired

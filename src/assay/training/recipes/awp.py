@@ -70,6 +70,11 @@ class AWP(Recipe):
         return self.recipe.replays
 
     @property
+    def second_order(self) -> bool:  # type: ignore[override]
+        """As for the recipe inside."""
+        return self.recipe.second_order
+
+    @property
     def teacher(self) -> str | None:  # type: ignore[override]
         """That of the recipe inside."""
         return self.recipe.teacher

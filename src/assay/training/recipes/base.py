@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeAlias, cast, final
+from typing import Any, ClassVar, TypeAlias, cast, final
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from assay.attacks import Attack
 from assay.goals import Goal, Untargeted
 from assay.threats import Threat
+from assay.threats.additive import widened
 from assay.training.goals import SoftLabels
 
 Views: TypeAlias = dict[str, Tensor]  # what `prepare` made of a batch, held fixed while the loss is taken
@@ -37,7 +38,8 @@ class Batch:
         seed: key of the step's random draws.
         epoch: epochs done so far, with the fraction of this one.
         targets: probabilities to learn in place of `y`, `(b, classes)`, where inputs were mixed.
-        label_smoothing: share of each target that is spread over all classes.
+        label_smoothing: share of each target that is spread over all classes; attacks work against the targets as they
+            are.
         eps_share: share of the threat's budget that is in force while it warms up.
         memory: tensors that a recipe carries from step to step (`(b, ...)` each); saved in checkpoints.
         average: replaces tensors that each process computed on its part of the batch by their mean over the processes,
@@ -59,9 +61,12 @@ class Batch:
     average: Callable[[Sequence[Tensor]], None] = _alone
 
     def cross_entropy(self, logits: Tensor, *, reduction: str = "mean") -> Tensor:
-        """Cross-entropy with the labels, mixed and smoothed as the batch says; a mean, or one value per sample."""
+        """Cross-entropy with the labels, mixed and smoothed as the batch says; a mean, or one value per sample.
+
+        It is taken in single precision at least, whatever the precision of the logits.
+        """
         wanted = self.y if self.targets is None else self.targets
-        return F.cross_entropy(logits, wanted, reduction=reduction, label_smoothing=self.label_smoothing)
+        return F.cross_entropy(widened(logits), wanted, reduction=reduction, label_smoothing=self.label_smoothing)
 
     def goal(self) -> Goal:
         """What an attack on this batch works against: the labels, or the mixed targets."""
@@ -94,8 +99,10 @@ class Recipe(ABC):
         replays: how often each batch is used in turn, each time with a step of the optimizer.
         teacher: the model that it learns from, as it is named for `load_model`; None where it has to be trained first,
             as `first()` says, or where there is none.
+        second_order: whether the loss holds gradients, so that the step needs second derivatives of the network.
     """
 
+    second_order: ClassVar[bool] = False
     replays: int = 1
     teacher: str | None = None
 

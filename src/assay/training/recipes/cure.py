@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +57,7 @@ class CURE(Recipe):
         0.5
     """
 
+    second_order: ClassVar[bool] = True
     threat: Threat
     weight: float = 4.0
     h: float | tuple[float, ...] = 1.0

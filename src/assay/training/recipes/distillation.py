@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from assay.errors import SettingError
+from assay.threats.additive import widened
 from assay.training.ranges import check_range
 from assay.training.recipes.base import Batch, Recipe, Views, mode
 from assay.training.recipes.standard import Standard
@@ -22,7 +23,8 @@ class Distillation(Recipe):
     """Defensive distillation: the mean of `-sum_k p_k(x) log softmax(z(x) / T)_k` with `p = softmax(teacher(x) / T)`.
 
     The teacher is a network that learned the labels at the same temperature T. The student is used at temperature 1,
-    where its logits are T times as large as it learned them: probabilities are then 0 and 1 up to rounding.
+    where its logits are T times as large as it learned them: probabilities are then 0 and 1 up to rounding. It learns
+    no labels: smoothed and mixed ones count for a teacher that is trained first, and for none that is there already.
 
     Kept for study: this hides gradients and moves no decision away from the inputs. Attacks on the logits find as many
     adversarial examples as for any other network.
@@ -71,8 +73,8 @@ class Distillation(Recipe):
         if self._model is None:
             raise SettingError("Distillation needs its teacher's network: hand it over by `with_teacher(network)`.")
         with mode(self._model, train=False), torch.no_grad():
-            return {"answers": (self._model(batch.x) / self.temperature).softmax(dim=1)}
+            return {"answers": (widened(self._model(batch.x)) / self.temperature).softmax(dim=1)}
 
     def loss(self, model: nn.Module, batch: Batch, views: Views) -> Tensor:
         """Cross-entropy with the teacher's answers at the temperature."""
-        return F.cross_entropy(model(batch.x) / self.temperature, views["answers"])
+        return F.cross_entropy(widened(model(batch.x)) / self.temperature, views["answers"])

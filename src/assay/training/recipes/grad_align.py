@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +34,8 @@ class GradAlign(Recipe):
 
     Deviations:
         `x + u` stays inside the bounds. With an attack from a random start, the released code takes the first gradient
-        there; here it is always that at x.
+        there; here it is always that at x. It also uses this gradient again for the attack's step; here the attack
+        takes its own, one pass more, which in train mode moves the statistics of batch norm once more.
 
     References:
         Andriushchenko, Flammarion, "Understanding and improving fast adversarial training", NeurIPS 2020,
@@ -46,6 +47,7 @@ class GradAlign(Recipe):
         1
     """
 
+    second_order: ClassVar[bool] = True
     attack: Attack
     weight: float = 0.2
     train_mode: bool = True

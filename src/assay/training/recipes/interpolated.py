@@ -32,7 +32,7 @@ class InterpolatedAT(Recipe):
 
     Deviations:
         Each sample has its own lam, where mixup is often run with one for the batch; the expected loss is the same. The
-        attack's passes run in eval mode.
+        attack's passes run in eval mode. With several processes each mixes its own part of a batch.
 
     References:
         Lamb, Verma, Kawaguchi, Matyasko, Khosla, Kannala, Bengio, "Interpolated adversarial training: achieving robust

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,8 @@ class LLR(Recipe):
 
     Deviations:
         The lengths of the paper's steps follow a schedule of their own. With the penalties in eval mode, each sample's
-        are its own; `l(x)`, which is taken in the mode that the network is in, then costs a pass more.
+        are its own; `l(x)` is taken in the mode that the network is in, by a pass of its own. The search takes g once
+        more than the loss does.
 
     References:
         Qin, Martens, Gowal, Krishnan, Dvijotham, Fawzi, De, Stanforth, Kohli, "Adversarial robustness through local
@@ -51,6 +52,7 @@ class LLR(Recipe):
         3.0
     """
 
+    second_order: ClassVar[bool] = True
     threat: Threat
     weight: float = 4.0
     slope_weight: float = 3.0

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from assay.attacks import Attack
+from assay.threats.additive import widened
 from assay.training.ranges import check_range
 from assay.training.recipes.base import Batch, Recipe, Views
 
@@ -24,7 +25,9 @@ class MART(Recipe):
 
     `BCE = CE(f(x'), y) - log(1 - max_{k != y} p_k(x'))`. The gradient flows through everything in this formula, the
     weight `1 - p_y(x)` of misclassified inputs included. The attack, which maximises the cross-entropy, runs in eval
-    mode; the loss takes two forward passes, one for x and one for x', in the mode that the network is in.
+    mode; the loss takes two forward passes, one for x and one for x', in the mode that the network is in. Mixed and
+    smoothed labels count in the cross-entropy; the margin and the weight take y as it is, of mixed inputs the label of
+    the larger part.
 
     Args:
         attack: the search for `x'`.
@@ -59,7 +62,7 @@ class MART(Recipe):
 
     def loss(self, model: nn.Module, batch: Batch, views: Views) -> Tensor:
         """Boosted cross-entropy on the moved inputs, and the weighted divergence."""
-        clean, moved = model(batch.x), model(views["x_adv"])
+        clean, moved = widened(model(batch.x)), widened(model(views["x_adv"]))
         log_p, log_p_adv = clean.log_softmax(dim=1), moved.log_softmax(dim=1)
         label = batch.y[:, None]
         other = log_p_adv.scatter(1, label, -torch.inf).amax(dim=1).exp()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from assay.attacks import Attack
+from assay.threats.additive import widened
 from assay.training.goals import Divergence
 from assay.training.ranges import check_range
 from assay.training.recipes.base import Batch, Recipe, Views, mode
@@ -20,7 +21,8 @@ from assay.training.recipes.base import Batch, Recipe, Views, mode
 class TRADES(Recipe):
     """TRADES: `CE(f(x), y) + beta KL(p(x) || p(x'))` with `x'` the input near x where this divergence is largest.
 
-    The divergence is a sum over the classes and a mean over the batch, and its gradient flows through both answers. The
+    The divergence is a sum over the classes and a mean over the batch, and its gradient flows through both answers.
+    Mixed and smoothed labels count in the cross-entropy; the divergence and the search for `x'` know no labels. The
     attack's passes run in eval mode; the loss takes two forward passes, one for x and one for x', in the mode that the
     network is in.
 
@@ -55,12 +57,12 @@ class TRADES(Recipe):
     def prepare(self, model: nn.Module, batch: Batch) -> Views:
         """The moved inputs."""
         with mode(model, train=False), torch.no_grad():
-            clean = model(batch.x).softmax(dim=1)
+            clean = widened(model(batch.x)).softmax(dim=1)
         return {"x_adv": batch.perturb(model, self.attack, Divergence(clean))}
 
     def loss(self, model: nn.Module, batch: Batch, views: Views) -> Tensor:
         """Cross-entropy on the clean inputs, and the divergence of the answers to the moved ones."""
-        clean, moved = model(batch.x), model(views["x_adv"])
+        clean, moved = widened(model(batch.x)), widened(model(views["x_adv"]))
         # Two logarithms: their difference and its gradient stay finite where a probability is 0.
         divergence = F.kl_div(
             moved.log_softmax(dim=1), clean.log_softmax(dim=1), reduction="batchmean", log_target=True
