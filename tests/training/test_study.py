@@ -109,6 +109,13 @@ def test_all_take_as_many_steps_and_all_recipes_see_the_same_samples(done):
     assert len({record["settings"]["data_digest"] for record in records}) == 2
 
 
+def test_steps_stay_as_many_where_samples_do_not_fill_the_batches(data, tmp_path):
+    found = run(data, tmp_path / "s", recipes=["standard"], eps=[0], samples=[40, 64])
+    runs = [json.loads((found.path / row["folder"] / "train.json").read_text(encoding="utf-8")) for row in found.rows]
+    assert [each["settings"]["epochs"] for each in runs] == [2, 4]
+    assert [each["results"]["last"]["step"] for each in runs] == [4, 4]
+
+
 def test_a_study_that_was_killed_goes_on(data, done, tmp_path, monkeypatch):
     calls = []
 

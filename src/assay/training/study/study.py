@@ -192,9 +192,15 @@ class _Runner:
                 )
         render(self.record.path)
 
+    def _used(self, count: int) -> int:
+        """How many of so many samples an epoch sees: what does not fill its last batch is left out."""
+        batch = min(int(self.training["batch"]), count)
+        own: int = max(1, batch - round(batch * self.training.get("extra_share", 0.0)))
+        return count // own * own
+
     def _one(self, point: Point) -> Row:
         path = self.record.path / point.folder
-        epochs = max(1, round(self.epochs * len(self.data) / point.samples))
+        epochs = max(1, round(self.epochs * self._used(len(self.data)) / self._used(point.samples)))
         samples = self.data
         if point.samples < len(self.data):
             name = f"{self.data.name}, {point.samples} drawn at random"
