@@ -9,6 +9,7 @@ import torch
 import assay as package
 from assay import grammar, registry
 from assay.cli import search
+from assay.errors import ModelError
 
 BASE = ("attack", "digits-mlp", "--data", "digits", "--limit", "60")
 PGD = (*BASE, "--attack", "pgd", "--set", "steps=3", "--threat", "linf:0.1")
@@ -160,6 +161,23 @@ def test_what_was_done_before_ctrl_c_is_saved_and_summed_up(assay, tmp_path, mon
     assert found.json["samples"] == 40
     with np.load(tmp_path / "adv.npz") as saved:
         assert len(saved["y"]) == 40
+
+
+def test_what_was_done_before_a_server_fell_is_saved_and_summed_up(assay, tmp_path, monkeypatch):
+    whole = search.search
+
+    def broken(*arguments, **settings):
+        yield next(whole(*arguments, **settings))
+        raise ModelError("the server gave no answer in 6 tries.")
+
+    monkeypatch.setattr(search, "search", broken)
+    found = assay(*PGD, "--batch", "20", "--save", tmp_path / "adv.npz", "--json")
+    assert found.code == 3
+    assert "Stopped after 20 of 60 samples" in found.said
+    assert "no answer in 6 tries" in found.said
+    assert (found.json["samples"], found.json["interrupted"]) == (20, False)
+    with np.load(tmp_path / "adv.npz") as saved:
+        assert len(saved["y"]) == 20
 
 
 def test_ctrl_c_before_anything_was_done(assay, monkeypatch, stopped_at_once):

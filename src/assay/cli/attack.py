@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from assay.cli import options, terminal
-from assay.errors import QueriesSpent, SettingError, StoreError
+from assay.errors import AssayError, QueriesSpent, SettingError, StoreError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from assay.cli import search
     from assay.cli.pictures import Picture
     from assay.data import Data
+    from assay.models import Metered
     from assay.threats import Threat as AnyThreat
 
 _SEARCH_FORMS = "pgd, or the call that builds it: PGD(threat=Linf(8/255), steps=100)"
@@ -82,38 +83,21 @@ def attack(
     search.check_access(target, built, goal)
 
     started = time.perf_counter()
-    chunks: list[search.Columns] = []
-    interrupted = False
-    with terminal.running(), _progress(quiet) as progress:
-        task = progress.add_task(type(built).__name__, total=len(samples), won="")
-        try:
-            for columns in search.search(
-                target,
-                samples,
-                built,
-                goal=goal,
-                seed=seed,
-                max_queries=max_queries,
-                batch=batch,
-                device=place,
-                eot=views,
-                keep_moves=shown is not None,
-            ):
-                if shown:
-                    shown.take(columns)
-                chunks.append(columns)
-                done = sum(len(chunk["y"]) for chunk in chunks)
-                won = sum(int((chunk["success"] & chunk["begun"]).sum()) for chunk in chunks)
-                progress.update(task, completed=done, won=f"{won} succeeded")
-                if target.exhausted:
-                    break
-        except QueriesSpent:
-            if not chunks:
-                raise
-        except KeyboardInterrupt:
-            interrupted = True
+    steps = search.search(
+        target,
+        samples,
+        built,
+        goal=goal,
+        seed=seed,
+        max_queries=max_queries,
+        batch=batch,
+        device=place,
+        eot=views,
+        keep_moves=shown is not None,
+    )
+    chunks, ended = _gathered(steps, target, samples, type(built).__name__, shown, quiet=quiet)
     if not chunks:
-        _nothing(interrupted, goal)
+        _nothing(ended is not None, goal)
     columns = search.joined(chunks)
     unsaved = _written(save, "--save", lambda: search.save(save, columns)) if save else None
     undrawn = _written(picture, "--picture", shown.write) if picture and shown and shown.moved else None
@@ -130,7 +114,7 @@ def attack(
         "asked": target.spent,
         "stopped": target.exhausted,
         "seconds": time.perf_counter() - started,
-        "interrupted": interrupted,
+        "interrupted": isinstance(ended, KeyboardInterrupt),
         "saved": str(save) if save and not unsaved else None,
         "picture": str(picture) if shown and shown.moved and not undrawn else None,
     }
@@ -142,17 +126,49 @@ def attack(
             terminal.people.print(f"No picture: no sample was moved, so {picture} was not written.")
     if problem := unsaved or undrawn:
         raise problem
+    _end(ended, target, len(samples), found["samples"], save)
+
+
+def _gathered(
+    steps: Iterator[search.Columns], target: Metered, samples: Data, name: str, shown: Picture | None, *, quiet: bool
+) -> tuple[list[search.Columns], BaseException | None]:
+    """What the search gives, chunk by chunk, and what ended it before its time; nothing is lost with the error."""
+    chunks: list[search.Columns] = []
+    ended: BaseException | None = None
+    with terminal.running(), _progress(quiet) as progress:
+        task = progress.add_task(name, total=len(samples), won="")
+        try:
+            for columns in steps:
+                if shown:
+                    shown.take(columns)
+                chunks.append(columns)
+                done = sum(len(chunk["y"]) for chunk in chunks)
+                won = sum(int((chunk["success"] & chunk["begun"]).sum()) for chunk in chunks)
+                progress.update(task, completed=done, won=f"{won} succeeded")
+                if target.exhausted:
+                    break
+        except KeyboardInterrupt as error:
+            ended = error
+        except AssayError as error:
+            if not chunks:
+                raise
+            ended = error
+    return chunks, ended
+
+
+def _end(ended: BaseException | None, target: Metered, every: int, begun: int, save: Path | None) -> None:
+    """Say why the search ended before its time, where it did."""
+    kept = f"their adversarial inputs are in {save}" if save else "give --save to keep adversarial inputs"
     if target.exhausted:
         words = f"{target.spent:,} queries were asked; one more would exceed --total-queries."
-        terminal.panel("Stopped", f"{words} {found['samples']} of {len(samples)} samples were begun.", "yellow")
-    if interrupted:
-        kept = f"their adversarial inputs are in {save}" if save else "give --save to keep adversarial inputs"
-        terminal.panel(
-            "Interrupted",
-            f"Stopped after {found['samples']} of {len(samples)} samples; {kept}.",
-            "yellow",
-        )
-        raise typer.Exit(terminal.INTERRUPTED)
+        terminal.panel("Stopped", f"{words} {begun} of {every} samples were begun.", "yellow")
+    if ended is None or isinstance(ended, QueriesSpent):
+        return
+    how = "Interrupted" if isinstance(ended, KeyboardInterrupt) else "Stopped"
+    terminal.panel(how, f"Stopped after {begun} of {every} samples; {kept}.", "yellow")
+    if isinstance(ended, AssayError):
+        raise terminal.RunError(ended)
+    raise typer.Exit(terminal.INTERRUPTED)
 
 
 def _checked(attack: str, threat: str | None, targeted: str | None, save: Path | None, picture: Path | None) -> str:
