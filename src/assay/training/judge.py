@@ -72,12 +72,13 @@ class Judge:
 
     def _compare(self, row: Row, found: Measured) -> None:
         done, settings = self.fit.progress, self.fit.settings
-        best = done.best
-        if best is None or found.score > best["clean" if best["robust"] is None else "robust"]:
+        best, defends = done.best, settings.recipe.defends
+        score = "robust" if defends and found.robust is not None else "clean"
+        if best is None or row[score] > best[score]:
             done.best = row
             done.weights = {name: value.detach().cpu().clone() for name, value in self.fit.judged.state_dict().items()}
             return
-        guard = settings.guard if settings.recipe.against is not None else None
+        guard = settings.guard if defends else None
         if guard is not None and found.robust is not None and best["robust"] - found.robust > guard:
             done.stopped = (
                 f"stopped: robust accuracy fell from {best['robust']:.1%} to {found.robust:.1%} (catastrophic "

@@ -31,11 +31,6 @@ class Measured:
     clean: float
     robust: float | None
 
-    @property
-    def score(self) -> float:
-        """What makes one epoch better than another: robust accuracy where it is measured."""
-        return self.clean if self.robust is None else self.robust
-
 
 def measure(model: nn.Module, data: Data, threat: Threat | None, workers: Workers, seed: int) -> Measured:
     """Accuracy of the network, which is run in eval mode, and what PGD-10 leaves of it; shared out over the processes.

@@ -60,6 +60,11 @@ class AWP(Recipe):
         check_range(self, "warmup")
 
     @property
+    def defends(self) -> bool:
+        """As the recipe inside."""
+        return self.recipe.defends
+
+    @property
     def against(self) -> Threat | None:
         """That of the recipe inside."""
         return self.recipe.against

@@ -113,6 +113,11 @@ class Recipe(ABC):
         threat: Threat | None = getattr(holder, "threat", None)
         return threat
 
+    @property
+    def defends(self) -> bool:
+        """Whether robust accuracy tells how well the recipe does its work."""
+        return self.against is not None
+
     def first(self) -> Recipe | None:
         """The recipe that the teacher has to be trained with before this one; None where nothing comes first."""
         return None

@@ -62,6 +62,11 @@ class MultiThreat(Recipe):
             raise SettingError(f"mode must be one of {', '.join(_MODES)}; got {self.mode!r}.")
 
     @property
+    def defends(self) -> bool:
+        """Against several threats, too."""
+        return True
+
+    @property
     def against(self) -> Threat | None:
         """The threat that all attacks share; None where there are several."""
         first = self.attacks[0].threat
