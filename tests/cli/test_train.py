@@ -21,6 +21,8 @@ def test_a_run(assay, tmp_path):
     out = tmp_path / "run"
     found = assay(*PGD, "--out", out, "--average", "ema", "--augment", "flip", "--augment", "Crop(padding=1)")
     assert (found.code, found.out) == (0, "")
+    assert f"evaluate {out} --data DATA --threat linf:0.1" in found.said
+    assert "--out" not in found.said
     for text in ("epoch loss clean robust", "1/2", "2/2", "kept epoch", "under PGD-10", "evaluate it: assay evaluate"):
         assert text in found.said
     settings = json.loads((out / "train.json").read_text())["settings"]
@@ -36,6 +38,7 @@ def test_programs_read_one_document(assay, tmp_path):
     assert found.json["out"] == str(tmp_path / "run")
     assert 0 <= found.json["robust_accuracy"] <= found.json["clean_accuracy"] <= 1
     alone = assay(*RUN, "--recipe", "standard", "--validation", "0", "--json")
+    assert "no --out: the network is measured and then forgotten" in alone.said
     assert (alone.json["clean_accuracy"], alone.json["kept_epoch"], alone.json["out"]) == (None, None, None)
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 import assay
 from assay.cli.main import main
-from assay.errors import AssayError, GrammarError, SettingError
+from assay.errors import AssayError, GrammarError, InputError, ModelError, SettingError
 
 X, Y = torch.rand(80, 4, generator=torch.Generator().manual_seed(0)), torch.arange(80) % 2
 
@@ -69,6 +69,8 @@ def test_without_a_folder_it_is_returned_alone(train):
         ({"test": (X, Y), "recipe": "standard", "threat": None}, SettingError, "needs a threat"),
         ({"test": (X, Y), "suite": "quik"}, GrammarError, "quick"),
         ({"test": "digit"}, AssayError, "digits"),
+        ({"test": (X[:, :2], Y)}, ModelError, "cannot take the data"),
+        ({"test": (X, Y + 99)}, InputError, "labels run"),
     ],
 )
 def test_what_cannot_be_evaluated_is_said_before_training(train, tmp_path, settings, error, words):

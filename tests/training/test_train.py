@@ -167,10 +167,18 @@ def test_it_tells_how_it_goes(samples, network, quick, capsys):
     assert capsys.readouterr() == ("", "")
 
 
+def test_an_eps_of_another_unit_is_told_first(samples, network, quick, capsys):
+    quick(network(), samples(), progress=True, threat="linf:8", epochs=1)
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.startswith("warning: eps 8 lets every input value take any other between 0 and 1. Give eps in the unit")
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "says"),
     [
         ({"model": "Nothing()"}, AssayError, "Nothing"),
+        ({"model": "DigitMLP()"}, ModelError, "no network named 'DigitMLP'. Did you mean 'DigitsMLP'"),
+        ({"model": "digit-mlp"}, ModelError, "no network named 'digit-mlp'.*'digits-mlp'"),
         ({"model": nn.Linear(3, 10)}, ModelError, "Linear cannot take the data 'digits'"),
         ({"data": "digitz"}, DataError, "digits"),
         ({"recipe": "pgdat"}, AssayError, "threat"),

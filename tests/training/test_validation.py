@@ -158,6 +158,15 @@ def test_the_best_epoch_of_what_defends_against_nothing_has_most_right(samples, 
     assert done.best["clean"] == max(row["clean"] for row in done.history)
 
 
+def test_among_equally_robust_epochs_the_best_has_most_right(samples, linear, quick):
+    threat = assay.Linf(0.9)  # leaves nothing
+    recipe = PGDAT(threat=assay.Linf(0.01), steps=1)
+    settings = {"recipe": recipe, "validation": 12, "epochs": 7, **FAST, "threat": threat}
+    done = quick(linear(), samples(), **settings)
+    assert {row["robust"] for row in done.history} == {0.0}
+    assert done.history[0]["clean"] < done.best["clean"] == max(row["clean"] for row in done.history)
+
+
 def test_patience(samples, linear, quick):
     settings = {"recipe": Noted(turn=2), "validation": 12, "epochs": 9, "guard": None, **FAST}
     done = quick(linear(), samples(), patience=3, **settings)
@@ -189,6 +198,7 @@ def test_averaged_weights_are_what_is_measured_and_kept(samples, linear, quick):
         ({"label_smoothing": 1.0}, "label_smoothing"),
         ({"clip": 0.0}, "clip must be positive"),
         ({"warmup": -1.0}, "warmup must not be negative"),
+        ({"epochs": 2, "warmup": 3.0}, "longer than the 2 epochs"),
         ({"precision": "16-mixed"}, "precision must be one of 32-true"),
     ],
 )

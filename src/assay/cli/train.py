@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -109,6 +110,8 @@ def train(
     from assay.training import train as run
     from assay.training.workers import Workers
 
+    if out is None and not quiet and Workers.here() == 0:
+        terminal.people.print("no --out: the network is measured and then forgotten; --out DIR keeps it")
     with _told_once():
         allowed = None if threat is None else grammar.threat(threat)
         place: str | None = None if device is options.DeviceName.auto else options.device(device)
@@ -147,7 +150,7 @@ def train(
             progress=not quiet,
         )
     if Workers.here() == 0:
-        _tell(found, as_json=as_json, quiet=quiet)
+        _tell(found, threat, as_json=as_json, quiet=quiet)
     if Workers.expected() > 1:  # gloo may abort while the interpreter shuts down
         sys.stdout.flush()
         sys.stderr.flush()
@@ -242,7 +245,7 @@ def _without_devices(arguments: list[str]) -> list[str]:
     return found
 
 
-def _tell(found: Training, *, as_json: bool, quiet: bool) -> None:
+def _tell(found: Training, threat: str | None, *, as_json: bool, quiet: bool) -> None:
     """What came out."""
     best, last = found.best, found.history[-1]
     if as_json:
@@ -267,4 +270,8 @@ def _tell(found: Training, *, as_json: bool, quiet: bool) -> None:
     if found.evaluation is not None:
         terminal.people.print(found.evaluation.table(), soft_wrap=True)
     if found.path is not None:
-        terminal.people.print(f"evaluate it: assay evaluate {found.path} --data DATA --threat THREAT")
+        terminal.people.print(f"report.html  {found.path / 'report.html'}", soft_wrap=True)
+        if found.evaluation is None:
+            known = shlex.quote(threat or "THREAT")
+            hint = f"evaluate it: assay evaluate {shlex.quote(str(found.path))} --data DATA --threat {known}"
+            terminal.people.print(hint, soft_wrap=True)

@@ -74,7 +74,7 @@ class Judge:
         done, settings = self.fit.progress, self.fit.settings
         best, defends = done.best, settings.recipe.defends
         score = "robust" if defends and found.robust is not None else "clean"
-        if best is None or row[score] > best[score]:
+        if best is None or (row[score], row["clean"]) > (best[score], best["clean"]):
             done.best = row
             done.weights = {name: value.detach().cpu().clone() for name, value in self.fit.judged.state_dict().items()}
             return

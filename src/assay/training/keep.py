@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from pathlib import Path
 
 import torch
@@ -11,7 +12,10 @@ from torch import Tensor, nn
 from assay import grammar, registry
 from assay.data import Data
 from assay.errors import ModelError
+from assay.importing import near
 from assay.models import saved, zoo
+from assay.models.ensemble import is_ensemble
+from assay.models.limited import is_limited
 from assay.models.load import load_model
 from assay.rng import derive
 from assay.training.folder import Folder, Row
@@ -47,6 +51,13 @@ def _named(spec: str) -> tuple[nn.Module, str]:
     entry = registry.find("network", name)
     if entry is not None and spec not in zoo.names():
         return grammar.named(spec, nn.Module), spec if "(" in spec else f"{entry.name}()"
+    if re.fullmatch(r"[\w-]+(\(.*\))?", spec) and not _is_model(spec):
+        known = registry.names("network") if "(" in spec else (*registry.names("network"), *zoo.names())
+        raise ModelError(
+            f"no network named {name!r}.{near(name, known)} NETWORK is one such as 'PreActResNet18(classes=10)' "
+            "(`assay list networks`), package.module:callable, or a MODEL whose training goes on, such as the folder "
+            "of a training run."
+        )
     built = load_model(spec)
     if spec in zoo.names():
         known = zoo.card(spec)["architecture"]
@@ -55,6 +66,10 @@ def _named(spec: str) -> tuple[nn.Module, str]:
     if (Path(spec) / saved.CARD).is_file():
         return built, saved.card(Path(spec))["network"]
     return built, spec
+
+
+def _is_model(spec: str) -> bool:
+    return spec in zoo.names() or Path(spec).exists() or is_limited(spec) or is_ensemble(spec)
 
 
 def keep_model(

@@ -114,6 +114,17 @@ class Run:
         self.fit = Fit(self.model, self.feed, settings, workers, classes)
         self.judge = Judge(self.fit, held)
 
+    def check(self, test: Data) -> None:
+        """Hold that the network takes test data too.
+
+        Args:
+            test: what it is evaluated on in the end.
+
+        Raises:
+            AssayError: inputs are out of bounds, labels beyond the classes, or the network cannot take them.
+        """
+        number_of_classes(self.model, self.name, (test,), self.settings.measured, self.workers)
+
     @property
     def name(self) -> str:
         """What messages and records call the network."""

@@ -39,7 +39,8 @@ class Settings:
         patience: epochs without a better epoch after which training stops; None for all epochs.
         guard: training stops when robust accuracy falls by more than this below the best epoch's, where the recipe
             defends against one threat; None for never.
-        keep: weights of the "best" epoch by the measurement, or of the "last".
+        keep: weights of the "best" epoch by the measurement, or of the "last"; of epochs that are as robust as each
+            other the one with more clean accuracy is better.
         seed: key of all random draws.
 
     Raises:
@@ -76,6 +77,10 @@ class Settings:
             raise SettingError(f"clip must be positive; got {self.clip}.")
         if self.warmup < 0:
             raise SettingError(f"warmup must not be negative; got {self.warmup} epochs.")
+        if self.warmup > self.epochs:
+            raise SettingError(
+                f"warmup={self.warmup:g} is longer than the {self.epochs} epochs: eps would never have its full size."
+            )
         if self.validation < 0:
             raise SettingError(f"validation must not be negative; got {self.validation}.")
         if self.patience is not None and self.patience < 1:

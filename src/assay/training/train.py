@@ -11,9 +11,11 @@ from torch import nn
 
 from assay import grammar
 from assay.data import Data, load_data
+from assay.evaluation.checks import budget
 from assay.threats import Threat
 from assay.training.augmentation import Augmentation
 from assay.training.averaging import Average
+from assay.training.display import say
 from assay.training.final import Final
 from assay.training.optimizers import AdamW, Optimizer
 from assay.training.recipes import Recipe
@@ -142,9 +144,19 @@ def train(
     )
     last = Final.of(test, test_limit, suite, settings.measured)
     run = Run(model, samples, more, settings, Workers(device, precision))
+    if last is not None:
+        run.check(last.data)
+    if progress and Workers.here() == 0:
+        _warn(settings.measured, samples)
     folder = None if out is None else Path(out)
     found = run.go(folder, resume=resume or Workers.restarted(), overwrite=overwrite, show=progress)
     return found if last is None else last.of_run(found, progress=progress)
+
+
+def _warn(threat: Threat | None, data: Data) -> None:
+    """Say what would make the whole run worthless."""
+    for flag in [] if threat is None else budget(threat, data.batch(0, 1)[0].shape[1:]):
+        say(f"{flag.severity}: {flag.message} {flag.cure}")
 
 
 def _part(given: T | str, kind: Any) -> T:
