@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import assay
+from assay.attacks import PGD
 from assay.data import Data
 from assay.errors import SettingError
 from assay.models import saved
@@ -195,6 +196,10 @@ def test_averaged_weights_are_what_is_measured_and_kept(samples, linear, quick):
         ({"guard": 1.5}, "between 0 and 1"),
         ({"keep": "first"}, "'best' or 'last'"),
         ({"epochs": 0}, "epochs must be at least 1"),
+        ({"epochs": 2.5}, "epochs must be a whole number; got 2.5"),
+        ({"batch": "8"}, "batch must be a whole number; got '8'"),
+        ({"recipe": PGD(threat=assay.Linf(0.1))}, "recipe must be one of `assay list recipes`.*got PGD"),
+        ({"optimizer": torch.optim.SGD}, "optimizer must be one of `assay list optimizers`"),
         ({"label_smoothing": 1.0}, "label_smoothing"),
         ({"clip": 0.0}, "clip must be positive"),
         ({"warmup": -1.0}, "warmup must not be negative"),

@@ -69,6 +69,14 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name, kind in (("recipe", Recipe), ("optimizer", Optimizer), ("schedule", Schedule)):
+            if not isinstance(part := getattr(self, name), kind):
+                raise SettingError(
+                    f"{name} must be one of `assay list {name}s`, by name or as an object; got {part!r}."
+                )
+        for name in ("epochs", "batch"):
+            if isinstance(count := getattr(self, name), bool) or not isinstance(count, int):
+                raise SettingError(f"{name} must be a whole number; got {count!r}.")
         if self.epochs < 1:
             raise SettingError(f"epochs must be at least 1; got {self.epochs}.")
         if not 0 <= self.label_smoothing < 1:
