@@ -337,3 +337,14 @@ def test_transformations_alone_are_an_expectation_too():
 def test_expectations_that_cannot_be_are_refused_by_name(text, message):
     with pytest.raises(GrammarError, match=re.escape(message)):
         grammar.eot(text)
+
+
+def test_attacks_of_a_recipe_keep_the_threats_that_they_name():
+    text = "MultiThreat(attacks=[PGD(threat=L2(0.5)), FGSM()])"
+    for recipe in (
+        grammar.recipe(text, "linf:0.1"),
+        grammar.recipe("multithreat", "linf:0.1", ["attacks=[PGD(threat=L2(0.5)), FGSM()]"]),
+    ):
+        assert [attack.threat for attack in recipe.attacks] == [assay.L2(0.5), assay.Linf(0.1)]
+    with pytest.raises(GrammarError, match="keep one"):
+        grammar.attack("PGD(threat=L2(0.5))", "linf:0.1")

@@ -161,7 +161,7 @@ class Calls(Expression):
         if self.threat is None or entry.kind not in ("attack", "recipe") or "threat" not in signature.parameters:
             return
         own = keywords.setdefault("threat", self.threat)
-        if own is not self.threat and repr(own) != repr(self.threat):
+        if own is not self.threat and repr(own) != repr(self.threat) and self._wanted == "attack":
             place = next((k for k in node.keywords if k.arg == "threat"), node)
             raise self.error(f"{entry.name} has the threat {own!r}, but {self.threat!r} is given too: keep one", place)
 

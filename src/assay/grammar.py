@@ -141,7 +141,7 @@ def recipe(text: str, threat: Threat | str | None = None, settings: Mapping[str,
 
     Args:
         text: ``trades``, ``TRADES(beta=6)`` or ``TRADES(attack=PGD(threat=Linf(8/255), steps=10), beta=6)``.
-        threat: for every attack in the text that names none.
+        threat: for every attack in the text that names none; those that name another keep it.
         settings: parameters of the recipe, as a mapping or as texts ``name=value``; ``attack.name`` sets its attack.
 
     Raises:
