@@ -149,6 +149,15 @@ def test_killed(tmp_path, checkpoint, identical):
     identical(checkpoint(tmp_path / "run"), checkpoint(tmp_path / "unbroken"))
 
 
+@pytest.fixture
+def heard():
+    """Ctrl-C as a terminal sends it, also where the tests themselves run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("step", [0, 2, 3, 7])  # the first of the run, the last ones of both epochs
 def test_ctrl_c_keeps_the_present_step(step, unbroken, samples, network, quick, tmp_path, checkpoint, identical):
     out, (expected, _) = tmp_path / "run", unbroken("free")
@@ -167,6 +176,7 @@ def test_ctrl_c_keeps_the_present_step(step, unbroken, samples, network, quick, 
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.usefixtures("heard")
 def test_the_second_ctrl_c_ends_at_once(unbroken, samples, network, quick, tmp_path, checkpoint, identical):
     out, (expected, _) = tmp_path / "run", unbroken("free")
 
@@ -242,3 +252,13 @@ def test_what_has_no_influence_is_not_compared(done, samples, network, quick, ch
     )
     assert len(again.history) == 2
     identical(checkpoint(done), before)
+
+
+def test_where_ctrl_c_is_ignored_it_stays_so(samples, network, quick):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        model = network()
+        Fuse(model, 3, lambda: signal.raise_signal(signal.SIGINT))
+        assert len(quick(model, samples(), **WAYS["free"]).history) == 2
+    finally:
+        signal.signal(signal.SIGINT, before)

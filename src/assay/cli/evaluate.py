@@ -88,7 +88,8 @@ def evaluate(
     data = options.canonical("data", data)
     samples: Any = load_data(data, limit=limit)
     place = options.device(device)
-    ready = options.unasked if devices == 1 else options.model  # the run itself looks at its model first
+    counted = devices == 1 and total_queries is not None  # the run's own look at the model is all that it may cost
+    ready = options.unasked if counted else options.model
     target: Any = ready(model, place, samples, allowed)
     suites.fit(known, classes=sys.maxsize, access=granted_access(target))  # a usage error when nothing is left
     if devices > 1:  # every process loads its own; here they were only tried

@@ -21,7 +21,8 @@ def between_steps(fit: Fit) -> Iterator[None]:
     Args:
         fit: what is told to stop.
     """
-    if threading.current_thread() is not threading.main_thread():
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # started in the background by a shell
+    if ignored or threading.current_thread() is not threading.main_thread():
         yield
         return
 
