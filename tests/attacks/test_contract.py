@@ -50,7 +50,7 @@ ENOUGH = {
     "LocalSearch": {"rounds": 60, "change": 1},
     "Genetic": {"generations": 200},
     "SimBA": {"steps": 300, "step": 0.05},
-    "ZOO": {"steps": 20, "search_steps": 3, "coordinates": 48},
+    "ZOO": {"steps": 20, "search_steps": 2, "coordinates": 48},
     "NES": {"steps": 40, "samples": 50},
     "SPSA": {"steps": 40, "samples": 50, "lr": 0.03},
     "CarliniWagner": {"steps": 30, "max_c": 100.0},

@@ -94,7 +94,13 @@ def test_a_query_budget_is_kept(assay, tmp_path):
 
 @pytest.mark.parametrize("name", registry.names("attack"))
 def test_every_attack_runs_by_its_short_form(assay, name):
-    quick = {"Square": ("--set", "queries=20"), "Transfer": ("--set", "surrogate=digits-mlp")}.get(name, ())
+    settings = {
+        "Square": ("queries=20",),
+        "Transfer": ("surrogate=digits-mlp",),
+        "SimBA": ("steps=200",),
+        "ZOO": ("steps=50", "search_steps=3"),
+    }
+    quick = [part for each in settings.get(name, ()) for part in ("--set", each)]
     budget = {"linf": "0.3", "l2": "3", "l1": "12", "l0": "20", "flow": "0.3", "rotation": "60"}
     threat = registry.get("attack", name).threats[0]
     found = assay(*BASE, "--attack", name.lower(), "--threat", f"{threat}:{budget[threat]}", *quick, "--json")
