@@ -38,7 +38,7 @@ def test_the_folder_is_a_surrogate(assay, tmp_path):
         (("--max-queries", "0"), 2, "max-queries"),
         (("--max-queries", "9", "--held-out", "9"), 2, "held_out (9) is a part of max_queries"),
         (("--max-queries", "9", "--set", "lamb=1"), 2, "there is no 'lamb'"),
-        (("--max-queries", "9", "--network", "DigitsMLQ()"), 2, "Did you mean 'digits-mlp'"),
+        (("--max-queries", "9", "--network", "DigitsMLQ()"), 2, "Did you mean 'DigitsMLP'"),
         (("--max-queries", "9", "--network", "FashionCNN()"), 2, "takes no inputs of shape"),
     ],
 )
