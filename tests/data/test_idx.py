@@ -43,8 +43,9 @@ def test_both_parts_are_read(folder):
         ("train-labels-idx1-ubyte", b"nothing of the kind", "no idx file"),
         ("train-labels-idx1-ubyte", idx(np.zeros(2, dtype=np.uint8))[:-1], "cut off"),
         ("train-images-idx3-ubyte.gz", b"not gzipped", "cannot read"),
-        ("train-images-idx3-ubyte.gz", gzip.compress(idx(IMAGES))[:-9], "cannot read"),
+        ("train-images-idx3-ubyte.gz", gzip.compress(idx(IMAGES), mtime=0)[:-9], "cannot read"),
     ],
+    ids=["labels of other images", "another file", "cut off", "not gzipped", "gzipped and cut off"],
 )
 def test_damage_is_named(folder, name, content, says):
     (folder / name).write_bytes(content)
