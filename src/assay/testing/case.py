@@ -209,7 +209,7 @@ def exact_within(result: Result, exact: Tensor, share: float = 1.01) -> None:
         ContractError: A distance is too small, which the exact one rules out, or too large.
     """
     ratio = result.distance.double() / exact
-    for wrong, meaning in ((ratio < 1 - 1e-6, "below the exact one"), (ratio > share, f"above {share:g} times it")):
+    for wrong, meaning in ((ratio < 1 - 1e-6, "below the exact one"), (~(ratio <= share), f"above {share:g} times it")):
         if bool(wrong.any()):
             fail(f"the distance is {float(ratio[wrong][0]):.9g} of the exact one, {meaning} ({where(wrong)})")
 

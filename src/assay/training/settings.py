@@ -38,7 +38,7 @@ class Settings:
         validation: samples that are held out for measuring after each epoch; 0 trains on all.
         patience: epochs without a better epoch after which training stops; None for all epochs.
         guard: training stops when robust accuracy falls by more than this below the best epoch's, where the recipe
-            defends against one threat; None for never.
+            defends against anything; None for never.
         keep: weights of the "best" epoch by the measurement, or of the "last"; of epochs that are as robust as each
             other the one with more clean accuracy is better.
         seed: key of all random draws.

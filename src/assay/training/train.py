@@ -92,7 +92,7 @@ def train(
         validation: samples held out for measuring; 1,000, but at most a tenth of the data, when None; 0 for none.
         patience: epochs without a better one after which training stops.
         guard: stop when robust accuracy falls by more than this below the best epoch's (catastrophic overfitting),
-            where the recipe defends against one threat.
+            where the recipe defends against anything.
         keep: weights of the "best" epoch or of the "last".
         limit: use only the first so many samples.
         test: test data, as `data`: the kept network is evaluated on them in the end, in `out/evaluation`.
