@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, cast, final
+from typing import Any, ClassVar, NamedTuple, cast, final
 
 import torch
 from torch import Tensor
@@ -14,8 +14,39 @@ from assay import losses
 from assay.errors import InputError, ModelError, SettingError
 
 
+class Passes(NamedTuple):
+    """What a question about one moved input costs."""
+
+    forwards: int
+    backwards: int
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """How a goal looks at the model.
+
+    Attributes:
+        judged: passes that it takes to see what is judged.
+        climbed: passes that it takes to see what a loss is taken of, and to go back for its gradient.
+        proxy: whether losses are taken of something else than what is judged, which is then asked for besides.
+    """
+
+    judged: Passes = Passes(1, 0)
+    climbed: Passes = Passes(1, 1)
+    proxy: bool = False
+
+
 class Goal(ABC):
-    """One goal per sample of a batch. Subclasses say when an output reaches it and which loss leads there."""
+    """One goal per sample of a batch. Subclasses say when an output reaches it and which loss leads there.
+
+    Attributes:
+        look: how it looks at the model: at its output, unless `seen` is written anew.
+        graded: whether the success of the largest `worth` is looked for; the one of the smallest size when False.
+    """
+
+    look: Look = Look()
+    graded: ClassVar[bool] = False
 
     @abstractmethod
     def __len__(self) -> int:
@@ -44,6 +75,18 @@ class Goal(ABC):
     @abstractmethod
     def to(self, device: torch.device) -> Goal:
         """The same goal on another device."""
+
+    def seen(self, model: Any, x: Tensor) -> Any:
+        """What is judged of moved inputs `x`, one for each sample of this goal: the model's output."""
+        return model(x)
+
+    def followed(self, model: Any, x: Tensor) -> Any:
+        """What losses are taken of, with its graph back to x; what is judged, unless `look.proxy`."""
+        return self.seen(model, x)
+
+    def worth(self, output: Any) -> Tensor:
+        """How much an output is worth that reaches a goal with degrees, `(b,)`; all the same without."""
+        return torch.zeros(len(self))
 
 
 @dataclass(frozen=True, eq=False)

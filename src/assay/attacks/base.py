@@ -34,6 +34,8 @@ class Result:
         backwards: `(b,)` int64: backward passes spent on the sample.
         theta: `(b, *m)`: the moves that lead to `x_adv` (`threat.apply(x, theta)`), the identity where none was found;
             None unless they are asked for with `keep_moves=True`.
+        worth: `(b,)`: how much `x_adv` is worth where the goal has degrees, -inf where none was found; None where it has
+            none.
     """
 
     x_adv: Tensor
@@ -43,6 +45,7 @@ class Result:
     forwards: Tensor
     backwards: Tensor
     theta: Tensor | None = None
+    worth: Tensor | None = None
 
     def __repr__(self) -> str:
         n, won = len(self.success), int(self.success.sum())
@@ -148,7 +151,8 @@ class Attack(ABC):
                 with suppress(QueriesSpent):  # what was found until then stands in the record
                     self.run(oracle, x, goal, rng)
         r = oracle.record
-        return Result(r.x_adv, r.success, r.distance, r.prediction, r.forwards, r.backwards, r.theta)
+        worth = r.worth if goal.graded else None
+        return Result(r.x_adv, r.success, r.distance, r.prediction, r.forwards, r.backwards, r.theta, worth)
 
     @final
     def perturb(

@@ -47,7 +47,8 @@ class Asking:
     ) -> None:
         self.x, self.guide, self.threat, self.referee = x, guide, threat, referee
         self.micro_batch = micro_batch
-        self._draws, self._numbered, self._strict, self._packed = questions.draws, questions.numbered, strict, packed
+        self._questions, self._draws, self._strict, self._packed = questions, questions.draws, strict, packed
+        self._numbered = questions.numbered
         self._numbers = torch.zeros(len(x), dtype=torch.int64, device=x.device)  # questions asked, of the whole batch
         self._move_ndim = threat.identity(x[:1]).ndim
         self._kind: dict[str, Tensor] = {}  # an empty answer of the model, for when nobody is asked; shared by views
@@ -126,7 +127,7 @@ class Asking:
         moved, verdict, output = found.pop("moved"), found.pop("verdict", None), found["output"]
         if self._strict:
             told = (part.rows, theta, moved, output, verdict)
-            self.referee.account(*told, backwards=backwards, first=first, judged=judged)
+            self.referee.account(*told, spent=self._questions.spent(backwards), first=first, judged=judged)
         elif judged and self.referee.judging:
             self.referee.judge(part.rows, theta, moved, output, verdict)
         if not decide:

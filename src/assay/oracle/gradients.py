@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from assay.errors import ModelError
+from assay.errors import LossError, ModelError
 from assay.goals import Goal
 from assay.losses import Loss
 
@@ -23,7 +23,13 @@ def _loss(output: Any, guide: Goal, loss: Loss | None) -> Tensor:
 
 
 def chosen(output: Any, guide: Goal, *, classes: Tensor) -> Tensor:
-    """One chosen output of each sample: a loss, once the classes are given."""
+    """One chosen output of each sample: a loss, once the classes are given.
+
+    Raises:
+        LossError: what the guide looks at is no tensor of outputs.
+    """
+    if not isinstance(output, Tensor):
+        raise LossError(f"single outputs have gradients, a {type(output).__name__} as a whole: use PGD.")
     value: Tensor = output.gather(1, classes[:, None]).squeeze(1)
     return value
 

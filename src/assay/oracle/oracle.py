@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from assay.errors import AccessError, SettingError
-from assay.goals import Goal
+from assay.errors import AccessError, LossError, SettingError, ThreatError
+from assay.goals import Goal, Look
 from assay.losses import Loss
 from assay.oracle.access import Access, granted_access
 from assay.oracle.asking import Asking
@@ -53,7 +53,8 @@ class Oracle:
         keep_moves: have the record hold the moves of its adversarial inputs.
 
     Raises:
-        SettingError: a setting is out of range.
+        SettingError: a setting is out of range, or `eot` is given for a goal that looks at more than outputs.
+        ThreatError: the goal has degrees, and the threat no budget.
 
     """
 
@@ -82,9 +83,15 @@ class Oracle:
         self.access, self.referee, self.max_queries = access, referee, max_queries
         self._granted = granted_access(model)
         rows = MicroBatch(model, x, micro_batch)
-        self._questions: Questions = Direct(model, strict=referee or packed)
+        self._questions: Questions = Direct(model, goal.look, strict=referee or packed)
         if eot is not None and not isinstance(eot, EOT):
             raise SettingError(f"eot must be an EOT, such as EOT(Rotate(20), draws=10); got {eot!r}.")
+        if goal.graded and referee and threat.eps is None:
+            raise ThreatError(
+                f"{type(goal).__name__} looks for the most that a budget allows, and {threat!r} has none: give it an eps."
+            )
+        if eot is not None and goal.look != Look():
+            raise SettingError(f"random views are of a model's outputs; {type(goal).__name__} looks at more: leave eot out.")
         if eot is not None:
             least = eot.draws + eot.confirming
             if max_queries is not None and max_queries < least:
@@ -148,7 +155,16 @@ class Oracle:
         self._referee.track()
 
     def towards(self, goal: Goal) -> Self:
-        """This oracle with another goal as the guide of losses; success is still judged by the goal itself."""
+        """This oracle with another goal as the guide of losses; success is still judged by the goal itself.
+
+        Raises:
+            LossError: the guide looks at something else than the goal.
+        """
+        if goal.look != self.goal.look:
+            raise LossError(
+                f"{type(self.goal).__name__} needs an attack that follows its own loss (PGD, APGD): losses of a "
+                f"{type(goal).__name__} are of something else."
+            )
         view = copy.copy(self)  # shares the referee and his record
         view._asking = self._asking.towards(goal)
         return view

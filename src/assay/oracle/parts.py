@@ -40,16 +40,25 @@ class Part:
         for name, value in found.items():
             if len(self) == total:
                 answers[name] = value
-            elif isinstance(value, Tensor):
-                if name not in answers:
-                    empty = 0.0 if name == "grad" else math.nan if value.is_floating_point() else -1
-                    answers[name] = value.new_full((total, *value.shape[1:]), empty)
-                answers[name][self.move] = value
             else:
-                whole = answers.setdefault(name, [None] * total)
-                places = range(total)[self.move] if isinstance(self.move, slice) else self.move.tolist()
-                for place, one in zip(places, value, strict=True):
-                    whole[place] = one
+                answers[name] = self._placed(answers.get(name), value, total, missing=0.0 if name == "grad" else math.nan)
+
+    def _placed(self, whole: Any, value: Any, total: int, *, missing: float) -> Any:
+        """All answers of one kind, with these in their places; made where there are none yet."""
+        if isinstance(value, tuple):
+            known = [None] * len(value) if whole is None else whole
+            parts = (self._placed(one, part, total, missing=missing) for one, part in zip(known, value, strict=True))
+            return type(value)(*parts)
+        if isinstance(value, Tensor):
+            if whole is None:
+                whole = value.new_full((total, *value.shape[1:]), missing if value.is_floating_point() else -1)
+            whole[self.move] = value
+            return whole
+        whole = [None] * total if whole is None else whole
+        places = range(total)[self.move] if isinstance(self.move, slice) else self.move.tolist()
+        for place, one in zip(places, value, strict=True):
+            whole[place] = one
+        return whole
 
 
 def shaped(value: Any, shape: tuple[int, ...]) -> Any:
@@ -57,6 +66,8 @@ def shaped(value: Any, shape: tuple[int, ...]) -> Any:
     if len(shape) == 1:
         return value
     b, k = shape
+    if isinstance(value, tuple):
+        return type(value)(*(shaped(part, shape) for part in value))
     if isinstance(value, Tensor):
         return value.reshape(b, k, *value.shape[1:])
     return [value[i * k : (i + 1) * k] for i in range(b)]

@@ -10,7 +10,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from assay.goals import Goal
+from assay.goals import Goal, Look, Passes
 from assay.losses import Loss
 from assay.oracle.gradients import finite, gradient, loss_of
 from assay.oracle.verdicts import Verdict
@@ -66,13 +66,17 @@ class Questions(ABC):
     """How answers come about.
 
     Args:
-        draws: forward passes per move.
+        draws: forward passes per move, at most.
         second: the judgement that confirms a success; None where there is none.
         numbered: whether answers depend on how many questions a sample was asked before.
     """
 
     def __init__(self, *, draws: int, second: Second | None, numbered: bool) -> None:
         self.draws, self.second, self.numbered = draws, second, numbered
+
+    def spent(self, backwards: int) -> Passes:
+        """The passes of a question about one move that goes back through the model so many times."""
+        return Passes(self.draws, self.draws * backwards)
 
     @abstractmethod
     def output(self, case: Case) -> Answers:
@@ -93,22 +97,35 @@ class Questions(ABC):
 
 @final
 class Direct(Questions):
-    """Asks the model once, about the moved input itself.
+    """Asks about the moved input itself what the goal looks at: the model's output, once, unless it says otherwise.
 
     Args:
         model: a module or callable.
-        strict: whether NaN is taken out of gradients.
+        look: how the goal looks at it.
+        strict: whether NaN is taken out of gradients, and what is judged is asked for where losses lead by a proxy.
     """
 
-    def __init__(self, model: Any, *, strict: bool) -> None:
-        super().__init__(draws=1, second=None, numbered=False)
-        self._model, self._strict = model, strict
+    def __init__(self, model: Any, look: Look, *, strict: bool) -> None:
+        super().__init__(draws=self._most(look), second=None, numbered=False)
+        self._model, self._look, self._strict = model, look, strict
+
+    @staticmethod
+    def _most(look: Look) -> int:
+        return look.climbed.forwards + (look.judged.forwards if look.proxy else 0)
+
+    def spent(self, backwards: int) -> Passes:
+        """The passes of a question; each way back beyond the first costs a further pass."""
+        judged, climbed = self._look.judged, self._look.climbed
+        if not backwards:
+            return judged
+        found = Passes(climbed.forwards, climbed.backwards + backwards - 1)
+        return Passes(*(sum(each) for each in zip(found, judged, strict=True))) if self._look.proxy else found
 
     def output(self, case: Case) -> Answers:
-        """The model's output."""
+        """What is judged."""
         with torch.no_grad():
             moved = case.threat.apply(case.x, case.theta)
-            return {"moved": moved, "output": self._model(moved)}
+            return {"moved": moved, "output": case.goal.seen(self._model, moved)}
 
     def value(self, case: Case, *, loss: Loss | None) -> Answers:
         """The loss of this output."""
@@ -120,10 +137,10 @@ class Direct(Questions):
         with torch.enable_grad():
             theta = case.theta.detach().requires_grad_()
             moved = case.threat.apply(case.x, theta)
-            output = self._model(moved)
+            output = case.guide.followed(self._model, moved)
             value, grad = gradient(output, theta, case.guide, loss)
         grad = finite(grad) if self._strict else grad
-        return {"moved": moved.detach(), "output": detached(output), "value": value, "grad": grad}
+        return {**self._judged(case, moved.detach(), output), "value": value, "grad": grad}
 
     def gradients(self, case: Case, *, losses: Losses) -> Answers:
         """Gradients of several losses, from one pass forward and one back for each."""
@@ -131,13 +148,22 @@ class Direct(Questions):
         with torch.enable_grad():
             theta = case.theta.detach().requires_grad_()
             moved = case.threat.apply(case.x, theta)
-            output = self._model(moved)
+            output = case.guide.followed(self._model, moved)
             grads = [
                 gradient(output, theta, case.guide, loss, keep=i + 1 < len(each))[1] for i, loss in enumerate(each)
             ]
-        return {"moved": moved.detach(), "output": detached(output), "grad": finite(torch.stack(grads, dim=1))}
+        return {**self._judged(case, moved.detach(), output), "grad": finite(torch.stack(grads, dim=1))}
+
+    def _judged(self, case: Case, moved: Tensor, followed: Any) -> Answers:
+        """The moved input and what is judged of it."""
+        if not (self._look.proxy and self._strict):
+            return {"moved": moved, "output": detached(followed)}
+        with torch.no_grad():
+            return {"moved": moved, "output": case.goal.seen(self._model, moved)}
 
 
 def detached(output: Any) -> Any:
     """The output without its history."""
+    if isinstance(output, tuple):
+        return type(output)(*map(detached, output))
     return output.detach() if isinstance(output, Tensor) else output

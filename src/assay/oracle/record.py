@@ -23,6 +23,7 @@ class Record:
         prediction: the decision at `x_adv`; -1 before the clean input was judged.
         forwards: forward passes spent.
         backwards: backward passes spent.
+        worth: what it is worth where the goal has degrees; -inf where none is known.
         theta: the move that leads to `x_adv`, the identity where none is known; None where moves are not kept.
     """
 
@@ -33,6 +34,7 @@ class Record:
     prediction: Tensor
     forwards: Tensor
     backwards: Tensor
+    worth: Tensor
     theta: Tensor | None = None
 
     @classmethod
@@ -47,5 +49,6 @@ class Record:
             prediction=torch.full((b,), -1, dtype=torch.int64, device=x.device),
             forwards=torch.zeros(b, dtype=torch.int64, device=x.device),
             backwards=torch.zeros(b, dtype=torch.int64, device=x.device),
+            worth=torch.full((b,), -math.inf, dtype=torch.float64, device=x.device),
             theta=theta,
         )

@@ -1,4 +1,4 @@
-"""The referee: is a move allowed, does it reach the goal, is it smaller than the best so far."""
+"""The referee: is a move allowed, does it reach the goal, is it smaller (or worth more) than the best so far."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from assay.goals import Goal
+from assay.goals import Goal, Passes
 from assay.inputs import check_classes
 from assay.oracle import verdicts
 from assay.oracle.access import Access
@@ -93,16 +93,15 @@ class Referee:
         output: Any,
         verdict: Verdict | None,
         *,
-        backwards: int,
+        spent: Passes,
         first: bool,
         judged: bool,
     ) -> None:
         """Count the passes and judge the answers to moves of the samples `row`; the first are clean inputs."""
         place, record = self.place(row), self.record
-        spent = torch.full_like(row, self._draws)
-        record.forwards.index_add_(0, place, spent)
-        if backwards:
-            record.backwards.index_add_(0, place, spent * backwards)
+        record.forwards.index_add_(0, place, torch.full_like(row, spent.forwards))
+        if spent.backwards:
+            record.backwards.index_add_(0, place, torch.full_like(row, spent.backwards))
         verdicts.check_output(output, row)
         if first:
             self.begin(row, output, verdict)
@@ -146,17 +145,22 @@ class Referee:
             return
         rows = row[hit]
         size = self.threat.at(rows).size(self.x[rows], theta[hit])
-        better = size < record.distance[place[hit]]
+        worth = self.goal.at(rows).worth(verdicts.pick(output, hit)).to(record.worth) if self.goal.graded else None
+        better = size < record.distance[place[hit]] if worth is None else worth > record.worth[place[hit]]
         if self._limit is not None:
             better &= size <= self._limit[rows]
         hit, rows, size = hit[better], rows[better], size[better]
-        keep = _smallest(rows, size) if len(hit) > 1 else torch.arange(len(hit), device=hit.device)
+        worth = None if worth is None else worth[better]
+        order = size if worth is None else -worth
+        keep = _smallest(rows, order) if len(hit) > 1 else torch.arange(len(hit), device=hit.device)
         if self._second is not None:
             keep = self._first_confirmed(self._second, rows, size, moved[hit], keep, first=first)
         hit, rows, size = hit[keep], rows[keep], size[keep]
         place = self.place(rows)
         record.success[place] = True
         record.distance[place] = size
+        if worth is not None:
+            record.worth[place] = worth[keep]
         record.x_adv[place] = moved[hit]
         if record.theta is not None:
             record.theta[place] = theta[hit]
@@ -164,7 +168,8 @@ class Referee:
             record.prediction[place] = self.decisions(self.goal.at(rows), verdicts.pick(output, hit))
         else:
             record.prediction[place] = verdict.decision[hit]
-        record.active[place] = size > 0 if self._limit is None else False
+        if worth is None:  # with degrees nobody is done: more may be found
+            record.active[place] = size > 0 if self._limit is None else False
 
     def _first_confirmed(
         self, second: Second, rows: Tensor, size: Tensor, moved: Tensor, keep: Tensor, *, first: bool
@@ -212,7 +217,7 @@ class Referee:
 
 
 def _smallest(rows: Tensor, size: Tensor) -> Tensor:
-    """Of several candidates of one sample only the smallest counts, the first of equal ones."""
+    """Of several candidates of one sample only the smallest counts, the first of equal ones, as indices."""
     order = size.argsort(stable=True)
     _, group = torch.unique(rows[order], return_inverse=True)
     place = torch.arange(len(order), device=order.device)

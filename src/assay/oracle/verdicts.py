@@ -61,6 +61,10 @@ def check_output(output: Any, row: Tensor) -> None:
     Raises:
         ModelError: there is not.
     """
+    if isinstance(output, tuple):
+        for part in output:
+            check_output(part, row)
+        return
     if not isinstance(output, Tensor):
         return
     if output.ndim == 0 or len(output) != len(row):
@@ -78,5 +82,7 @@ def check_output(output: Any, row: Tensor) -> None:
 
 
 def pick(output: Any, rows: Tensor) -> Any:
-    """These rows of an output that may be a list."""
+    """These rows of an output that may be a list, or a named tuple of outputs."""
+    if isinstance(output, tuple):
+        return type(output)(*(pick(part, rows) for part in output))
     return output[rows] if isinstance(output, Tensor) else [output[i] for i in rows.tolist()]
