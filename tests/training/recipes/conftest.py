@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -75,3 +76,17 @@ def agree():
             torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-12)
 
     return check
+
+
+@pytest.fixture
+def passes():
+    """Notes each call of a network while it is open."""
+
+    @contextmanager
+    def counted(model):
+        calls = []
+        hook = model.register_forward_hook(lambda _, inputs, __: calls.append(inputs[0].detach()))
+        yield calls
+        hook.remove()
+
+    return counted

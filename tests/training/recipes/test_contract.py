@@ -189,7 +189,7 @@ def test_losses_of_logits_in_half_precision_are_taken_in_single(net, batch, buil
     if recipe.first() is not None or name == "Distillation":
         recipe = recipe.with_teacher(Rounded(torch.bfloat16))
     half, single = (Rounded(dtype) for dtype in (torch.bfloat16, torch.float32))
-    views = recipe.prepare(half, b)
+    views = recipe.prepare(half, replace(b, same_weights=False))
     single.load_state_dict(half.state_dict())  # the search may have moved statistics
     views = {key: view.detach() for key, view in views.items()}
     losses = [recipe.loss(model, b, views) for model in (half, single)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -50,6 +52,46 @@ def test_the_step_is_that_of_fgsm_in_train_mode(net, batch):
     torch.testing.assert_close(found, b.x + EPS * grad.sign())
     recipe(train_mode=False).prepare(model, b)
     assert model.norm.num_batches_tracked == before + 2  # by the pass above alone
+
+
+@pytest.mark.parametrize("stop", [True, False])
+@pytest.mark.parametrize("threat", [assay.Linf(EPS), assay.L2(0.5), assay.Flow(0.5)])
+def test_the_step_and_the_penalty_share_one_gradient(net, batch, passes, threat, stop):
+    """Step and penalty, found together, are those of the attack and of the formula, found one by one."""
+    b, model, other = batch(), net(dropout=0.0), net(dropout=0.0)
+    own = GradAlign(attack=FGSM(threat=threat), stop=stop)
+    with passes(model) as calls:
+        views = own.prepare(model, b)
+        loss = own.loss(model, b, views)
+    assert len(calls) == 3  # at x, x' and x + u
+    apart = own.prepare(other, replace(b, same_weights=False))
+    assert set(views) - set(apart) == {"slope"}
+    for name, view in apart.items():
+        torch.testing.assert_close(views[name], view, rtol=0, atol=1e-9)
+    with passes(other) as calls:
+        wanted = own.loss(other, b, apart)
+    assert len(calls) == 3  # and one more in `prepare`
+    torch.testing.assert_close(loss, wanted, rtol=1e-8, atol=1e-10)
+    grads = (torch.autograd.grad(each, list(net.parameters())) for each, net in ((loss, model), (wanted, other)))
+    for found, expected in zip(*grads, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("attack", "settings", "smoothing"),
+    [
+        (FGSM(threat=assay.Linf(EPS), loss="margin"), {}, 0.0),
+        (PGD(threat=assay.Linf(EPS), steps=1, look_ahead=False), {}, 0.0),  # elsewhere, from a random start
+        (FGSM(threat=assay.Linf(EPS)), {"train_mode": False}, 0.0),
+        (FGSM(threat=assay.Linf(EPS)), {}, 0.1),  # attacks work against the targets as they are
+    ],
+)
+def test_another_gradient_is_not_shared(net, batch, attack, settings, smoothing):
+    b = batch(label_smoothing=smoothing)
+    views = GradAlign(attack=attack, **settings).prepare(net(dropout=0.0), b)
+    assert set(views) == {"x_adv", "x_near"}
+    expected = b.perturb(net(dropout=0.0), attack, train_mode=settings.get("train_mode", True))
+    assert torch.equal(views["x_adv"], expected)
 
 
 def test_random_moves_change_from_step_to_step(net, batch):

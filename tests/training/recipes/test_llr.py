@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -33,12 +34,28 @@ def test_loss_and_gradient_are_the_formula_s(net, batch, agree):
     x_adv = (b.x + 0.07 * torch.randn_like(b.x).sign()).clamp(0, 1)
 
     def formula(model):
-        clean = F.cross_entropy(model(b.x), b.y)  # in train mode; the penalties are taken in eval mode
         model.eval()
         far, linear = parts(model, b.x, b.y, x_adv)
-        return clean + 4 * far.mean() + 3 * linear.mean()
+        model.train()  # in which the clean pass is, after the penalties
+        return F.cross_entropy(model(b.x), b.y) + 4 * far.mean() + 3 * linear.mean()
 
     agree(LLR(threat=assay.Linf(EPS)), net(), b, {"x_adv": x_adv}, formula)
+
+
+@pytest.mark.parametrize("train_mode", [False, True])
+def test_the_loss_goes_on_with_the_slopes_of_the_search(net, batch, passes, train_mode):
+    b, recipe = batch(), LLR(threat=assay.Linf(EPS), steps=2, train_mode=train_mode)
+    found = []
+    for same in (True, False):
+        each, model = replace(b, same_weights=same), net(dropout=0.0)
+        views = recipe.prepare(model, each)
+        with passes(model) as calls:
+            loss = recipe.loss(model, each, views)
+        assert len(calls) == (2 if same else 3)  # at x, and at x + d; else at x for the slopes, too
+        found.append([loss, *torch.autograd.grad(loss, list(model.parameters()))])
+        assert set(views) == ({"x_adv", "value", "slope"} if same else {"x_adv"})
+    torch.testing.assert_close(*found, rtol=1e-9, atol=1e-11)
+    assert found[0][1].abs().max() > 1e-3
 
 
 def test_in_train_mode_the_penalties_use_the_batch(net, batch, agree):
@@ -46,13 +63,12 @@ def test_in_train_mode_the_penalties_use_the_batch(net, batch, agree):
     x_adv = b.x + 0.05
 
     def formula(model):
-        clean = F.cross_entropy(model(b.x), b.y)
         x = b.x.clone().requires_grad_()
         value = F.cross_entropy(model(x), b.y, reduction="none")
         (grad,) = torch.autograd.grad(value.sum(), x, create_graph=True)
         linear = 0.05 * grad.sum((1, 2, 3))
         far = (F.cross_entropy(model(x_adv), b.y, reduction="none") - value - linear).abs()
-        return clean + (0.5 * far + 2 * linear.abs()).mean()
+        return F.cross_entropy(model(b.x), b.y) + (0.5 * far + 2 * linear.abs()).mean()
 
     recipe = LLR(threat=assay.Linf(EPS), weight=0.5, slope_weight=2.0, train_mode=True)
     agree(recipe, net(dropout=0.0), b, {"x_adv": x_adv}, formula)

@@ -93,8 +93,8 @@ class AWP(Recipe):
         return replace(self, recipe=self.recipe.with_teacher(model))
 
     def prepare(self, model: nn.Module, batch: Batch) -> Views:
-        """What the recipe inside makes of the batch."""
-        return self.recipe.prepare(model, batch)
+        """What the recipe inside makes of the batch for a loss at other weights."""
+        return self.recipe.prepare(model, replace(batch, same_weights=False))
 
     def loss(self, model: nn.Module, batch: Batch, views: Views) -> Tensor:
         """The loss of the recipe inside."""

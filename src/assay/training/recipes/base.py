@@ -42,6 +42,8 @@ class Batch:
             are.
         eps_share: share of the threat's budget that is in force while it warms up.
         memory: tensors that a recipe carries from step to step (`(b, ...)` each); saved in checkpoints.
+        same_weights: whether the loss is taken at the weights that `prepare` sees, so that it may go on with what was
+            found there, derivatives and all.
         average: replaces tensors that each process computed on its part of the batch by their mean over the processes,
             in place, as is done with gradients; whatever else moves the weights has to be the same for all of them.
 
@@ -58,6 +60,7 @@ class Batch:
     label_smoothing: float = 0.0
     eps_share: float = 1.0
     memory: dict[str, Tensor] = field(default_factory=dict)
+    same_weights: bool = True
     average: Callable[[Sequence[Tensor]], None] = _alone
 
     def cross_entropy(self, logits: Tensor, *, reduction: str = "mean") -> Tensor:

@@ -8,10 +8,11 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor, nn
 
-from assay.attacks import Attack
+from assay.attacks import FGSM, Attack
 from assay.rng import Keyed, derive
+from assay.threats import Threat
 from assay.training.ranges import check_range
-from assay.training.recipes.base import Batch, Recipe, Views, warmed_threat
+from assay.training.recipes.base import Batch, Recipe, Views, mode, warmed_threat
 from assay.training.recipes.slopes import inner, slopes
 
 
@@ -34,8 +35,8 @@ class GradAlign(Recipe):
 
     Deviations:
         `x + u` stays inside the bounds. With an attack from a random start, the released code takes the first gradient
-        there; here it is always that at x. It also uses this gradient again for the attack's step; here the attack
-        takes its own, one pass more, which in train mode moves the statistics of batch norm once more.
+        there; here it is always that at x. It also uses this gradient again for the attack's step, and so does this
+        where the two are the same: for `FGSM` in train mode, without label smoothing.
 
     References:
         Andriushchenko, Flammarion, "Understanding and improving fast adversarial training", NeurIPS 2020,
@@ -57,20 +58,39 @@ class GradAlign(Recipe):
         check_range(self, "weight")
 
     def prepare(self, model: nn.Module, batch: Batch) -> Views:
-        """The moved inputs, and the randomly moved ones."""
+        """The moved inputs, the randomly moved ones, and the slopes at the clean ones where they led to the former."""
         threat = warmed_threat(self.attack.threat, batch.eps_share)
         dtype = torch.float64 if batch.x.dtype == torch.float64 else torch.float32
         with torch.no_grad():
             move = threat.start(batch.x, Keyed(derive(batch.seed, "align"), batch.index, dtype=dtype))
             near = threat.apply(batch.x, move)
-        return {"x_adv": batch.perturb(model, self.attack, train_mode=self.train_mode), "x_near": near}
+        if not self._along_slopes(batch):
+            return {"x_adv": batch.perturb(model, self.attack, train_mode=self.train_mode), "x_near": near}
+        with mode(model, train=True):
+            _, here = slopes(model, batch, batch.x, graph=not self.stop)
+        return {"x_adv": _full_step(threat, batch.x, here.detach()), "x_near": near, "slope": here}
+
+    def _along_slopes(self, batch: Batch) -> bool:
+        """Whether the attack's one gradient is the one that the penalty takes at the clean inputs."""
+        alike = self.train_mode and batch.same_weights and batch.label_smoothing == 0
+        return alike and self.attack == FGSM(threat=self.attack.threat)
 
     def loss(self, model: nn.Module, batch: Batch, views: Views) -> Tensor:
         """Cross-entropy on the moved inputs, and how far gradients turn."""
         moved = batch.cross_entropy(model(views["x_adv"]))
-        _, here = slopes(model, batch, batch.x, graph=not self.stop)
+        here = views["slope"] if "slope" in views else slopes(model, batch, batch.x, graph=not self.stop)[1]
         _, there = slopes(model, batch, views["x_near"])
         return moved + self.weight * _turn(here, there)
+
+
+def _full_step(threat: Threat, x: Tensor, slope: Tensor) -> Tensor:
+    """The inputs after a step of eps along slopes at the clean ones that are known already, as `FGSM` makes it."""
+    with torch.enable_grad():
+        theta = threat.identity(x).requires_grad_()
+        (grad,) = torch.autograd.grad(threat.apply(x, theta), theta, slope)
+    with torch.no_grad():
+        theta = threat.ascend(x, theta.detach(), grad, threat.budget(x))
+        return threat.apply(x, threat.project(x, theta))
 
 
 def _turn(a: Tensor, b: Tensor) -> Tensor:

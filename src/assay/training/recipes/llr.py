@@ -39,8 +39,7 @@ class LLR(Recipe):
 
     Deviations:
         The lengths of the paper's steps follow a schedule of their own. With the penalties in eval mode, each sample's
-        are its own; `l(x)` is taken in the mode that the network is in, by a pass of its own. The search takes g once
-        more than the loss does.
+        are its own; `l(x)` is taken in the mode that the network is in, by a pass of its own, after them.
 
     References:
         Qin, Martens, Gowal, Krishnan, Dvijotham, Fawzi, De, Stanforth, Kohli, "Adversarial robustness through local
@@ -69,12 +68,13 @@ class LLR(Recipe):
         need_budget(self.threat, type(self).__name__)
 
     def prepare(self, model: nn.Module, batch: Batch) -> Views:
-        """The inputs where the loss is least linear."""
+        """The inputs where the loss is least linear, and the losses and slopes at the clean ones that led there."""
         threat, x = warmed_threat(self.threat, batch.eps_share), batch.x
         dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
         step = self.rel_step * threat.budget(x)
         with mode(model, train=self.train_mode), torch.no_grad():
-            value, grad = slopes(model, batch, x, graph=False)
+            here = slopes(model, batch, x, graph=batch.same_weights)
+            value, grad = (each.detach() for each in here)
             theta = threat.start(x, Keyed(derive(batch.seed, "llr"), batch.index, dtype=dtype))
             for _ in range(self.steps):
                 with torch.enable_grad():
@@ -83,16 +83,19 @@ class LLR(Recipe):
                     far = _gamma(model, batch, moved, value, inner(moved - x, grad))
                     (ascent,) = torch.autograd.grad(far.sum(), theta)
                 theta = threat.project(x, threat.ascend(x, theta.detach(), ascent, step))
-            return {"x_adv": threat.apply(x, theta)}
+            found = {"x_adv": threat.apply(x, theta)}
+        return found | dict(zip(("value", "slope"), here, strict=True)) if batch.same_weights else found
 
     def loss(self, model: nn.Module, batch: Batch, views: Views) -> Tensor:
         """Clean cross-entropy and both penalties."""
-        clean, moved = batch.cross_entropy(model(batch.x)), views["x_adv"]
+        moved = views["x_adv"]
         with mode(model, train=self.train_mode):
-            value, grad = slopes(model, batch, batch.x)
+            known = "slope" in views
+            value, grad = (views["value"], views["slope"]) if known else slopes(model, batch, batch.x)
             linear = inner(moved - batch.x, grad)
             far = _gamma(model, batch, moved, value, linear)
-        return clean + (self.weight * far + self.slope_weight * linear.abs()).mean()
+        penalty = (self.weight * far + self.slope_weight * linear.abs()).mean()
+        return batch.cross_entropy(model(batch.x)) + penalty  # last, since it moves the statistics of batch norm
 
 
 def _gamma(model: nn.Module, batch: Batch, moved: Tensor, value: Tensor, linear: Tensor) -> Tensor:
