@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from typing import ClassVar
 
 import pytest
 import torch
@@ -35,6 +36,16 @@ def note(optimizer, *_):
     hashes.append(hashlib.sha256(content).hexdigest())
 
 register_optimizer_step_post_hook(note)
+class Branches(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.unused, self.last = (nn.Linear(64, width) for width in (10, 10, 10, 10))
+
+    def forward(self, x):
+        x = x.flatten(1)
+        found = self.first(x) if rank == "0" and self.training else self.second(x)
+        return found + self.last(x)
+
 found = {{}}
 for name, settings in {runs!r}.items():
     hashes.clear()
@@ -44,6 +55,8 @@ for name, settings in {runs!r}.items():
         model = nn.Sequential(
             nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(), nn.Flatten(), nn.Linear(144, 10)
         )
+    elif name == "branches":
+        model = Branches()
     elif name == "digits":
         model = "DigitsMLP()"
     elif rank == "0":
@@ -69,6 +82,7 @@ def together(tmp_path_factory):
     torch.save(mlp().state_dict(), out / "start.pt")
     runs = RUNS | {
         "norm": {"recipe": "trades", "threat": "linf:0.1", "precision": "32-true"},
+        "branches": {"recipe": "AWP(recipe=PGDAT())", "threat": "linf:0.1"},
         "digits": {"recipe": "pgdat", "threat": "linf:0.1", "epochs": 3},
     }
     (out / "script.py").write_text(SCRIPT.format(out=str(out), runs=runs, settings=SETTINGS))
@@ -79,7 +93,7 @@ def together(tmp_path_factory):
     return out, [json.loads((out / f"{rank}.json").read_text()) for rank in range(2)]
 
 
-@pytest.mark.parametrize("name", [*RUNS, "norm"])
+@pytest.mark.parametrize("name", [*RUNS, "norm", "branches"])
 def test_weights_are_the_same_after_every_step(name, together):
     _, (first, second) = together
     assert len(first[name]["steps"]) == (20 if name == "free" else 10)
@@ -154,6 +168,33 @@ def test_alone_there_is_nobody_to_agree_with():
     assert norm([torch.tensor([3.0]), torch.tensor([[4.0]])]) == 5
     with pytest.raises(SettingError, match="precision must be one of"):
         Workers("cpu", "16-mixed")
+
+
+def test_processes_that_reach_different_parameters_average_each_with_its_own():
+    class Group:
+        """Two processes in turn: the first one's numbers are kept, the second one gets the mean with them."""
+
+        kept: ClassVar[list] = []
+
+        def all_reduce(self, flat, reduce_op):
+            assert reduce_op == "mean"
+            self.kept.append(flat)
+            return flat if len(self.kept) == 1 else (self.kept[0] + flat) / 2
+
+    models = []
+    workers = Workers("cpu")
+    workers.world, workers._fabric = 2, Group()
+    for reached in ((0, 3), (1, 3)):
+        model = torch.nn.ParameterList(torch.zeros(2, 2) for _ in range(5))
+        model[4].requires_grad_(False)
+        for place in reached:
+            model[place].grad = torch.full((2, 2), 1.0 + place)
+        workers.average(model)
+        models.append(model)
+    grads = [p.grad for p in models[1]]
+    assert grads[2] is None  # nobody reached it: no optimizer shall move or decay it
+    assert grads[4] is None
+    assert [float(grad.mean()) for place, grad in enumerate(grads) if place in (0, 1, 3)] == [0.5, 1.0, 4.0]
 
 
 def test_a_process_that_is_gone_is_named():

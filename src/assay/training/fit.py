@@ -180,9 +180,9 @@ class Fit:
 
     def _checked(self, loss: Tensor) -> float:
         """The loss as a number, once gradients are the mean over all processes and clipped; both are finite."""
-        own = [p for p in self.model.parameters() if p.grad is not None]
         told = torch.cat([loss.detach().reshape(1), loss.new_tensor([self.due, self.asked_to_stop])])
         self.workers.average(self.model, told)
+        own = [p for p in self.model.parameters() if p.requires_grad and p.grad is not None]
         length = norm(p.grad for p in own if p.grad is not None)
         value, due, stop, size = torch.cat([told, length.to(told).reshape(1)]).tolist()
         self.agreed, self._stopping = due > 0, stop > 0

@@ -81,11 +81,19 @@ class Workers:
             torch.cuda.manual_seed(own)
 
     def average(self, model: nn.Module, *more: Tensor) -> None:
-        """Average gradients and floating-point buffers over all processes in place, and what else is to be averaged."""
+        """Average gradients and floating-point buffers over all processes in place, and what else is to be averaged.
+
+        A parameter that only some processes reached counts as a gradient of 0 in the others; one that none did has none.
+        """
         if self.world == 1:
             return
-        grads = [p.grad for p in model.parameters() if p.grad is not None]
-        self.average_all([*more, *grads, *(b for b in model.buffers() if b.is_floating_point())])
+        own = [p for p in model.parameters() if p.requires_grad]  # the same ones in the same order everywhere
+        reached = torch.tensor([p.grad is not None for p in own], dtype=torch.float32, device=self.device)
+        missing = [(place, p) for place, p in enumerate(own) if p.grad is None]
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in own]
+        self.average_all([*more, reached, *grads, *(b for b in model.buffers() if b.is_floating_point())])
+        for place, p in missing:
+            p.grad = grads[place] if reached[place] else None
 
     def average_all(self, tensors: Sequence[Tensor]) -> None:
         """Replace tensors by their mean over all processes."""

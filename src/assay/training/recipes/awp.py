@@ -125,9 +125,8 @@ class AWP(Recipe):
             return [], []
         with kept_buffers(model):
             loss = self.recipe.loss(model, batch, views)
-            found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
-        weights: list[Tensor] = [w for w, grad in zip(named.values(), found, strict=True) if grad is not None]
-        grads = [grad for grad in found if grad is not None]
+            weights: list[Tensor] = list(named.values())
+            grads = torch.autograd.grad(loss, weights, materialize_grads=True)  # 0 where this process reaches none
         batch.average(grads)
         return weights, [self._scaled(grad, w) for grad, w in zip(grads, weights, strict=True)]
 
