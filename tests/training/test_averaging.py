@@ -134,6 +134,19 @@ def test_without_batch_norm_no_batch_is_asked_for():
     holder.settle(pytest.fail("asked") for _ in range(1))
 
 
+def test_before_its_start_swa_settles_nothing():
+    model = network()
+    holder = SWA(start_at=0.9).start(model)
+    for progress in walk(model):
+        if progress < 0.9:
+            holder.update(model, progress)
+            holder.settle(pytest.fail("asked") for _ in range(1))
+            assert all(torch.equal(a, b) for a, b in zip(holder.module.buffers(), model.buffers(), strict=True))
+    holder.update(model, 0.9)
+    holder.settle([torch.ones(4, 2, 5, 5, dtype=torch.float64)])
+    assert not torch.equal(holder.module[1].running_mean, model[1].running_mean)
+
+
 def test_ema_settles_nothing():
     holder = EMA().start(network())
     before = copy.deepcopy(holder.module.state_dict())

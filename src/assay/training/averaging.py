@@ -50,7 +50,7 @@ class Averaged:
         Args:
             batches: training inputs, on the device of the network.
         """
-        self.rule.settle(self.module, batches)
+        self.rule.settle(self, batches)
 
     @torch.no_grad()
     def take(self, model: nn.Module, weight: float) -> None:
@@ -88,9 +88,9 @@ class Average(ABC):
     def update(self, holder: Averaged, model: nn.Module, progress: float) -> None:
         """Move the average so far in place, see `Averaged.update`."""
 
-    def settle(self, model: nn.Module, batches: Iterable[Tensor]) -> None:
+    def settle(self, holder: Averaged, batches: Iterable[Tensor]) -> None:
         """Make the averaged network ready in place, see `Averaged.settle`; nothing by default."""
-        del model, batches
+        del holder, batches
 
 
 @final
@@ -142,7 +142,8 @@ class EMA(Average):
 class SWA(Average):
     """Stochastic weight averaging: the plain mean of the weights after every step of the last part of training.
 
-    Until then the average follows the network. `settle` computes the statistics of batch norm for the averaged weights.
+    Until then the average is the network, statistics and all; from then on `settle` computes the statistics of batch norm
+    for the averaged weights.
 
     Args:
         start_at: share of training at which averaging starts.
@@ -182,13 +183,15 @@ class SWA(Average):
             holder.count += 1
 
     @torch.no_grad()
-    def settle(self, model: nn.Module, batches: Iterable[Tensor]) -> None:
+    def settle(self, holder: Averaged, batches: Iterable[Tensor]) -> None:
         """Statistics of batch norm: the means of those of the batches, with all else in eval mode.
 
-        Layers without such statistics stay as they are, and no batch is asked for where there are none with them.
+        Layers without such statistics stay as they are, and no batch is asked for where there are none with them, or
+        where averaging has not started.
         """
+        model = holder.module
         layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-        if not layers:
+        if not layers or not holder.count:
             return
         modes = [(module, module.training) for module in model.modules()]
         momenta = [layer.momentum for layer in layers]

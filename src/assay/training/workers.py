@@ -83,7 +83,7 @@ class Workers:
     def average(self, model: nn.Module, *more: Tensor) -> None:
         """Average gradients and floating-point buffers over all processes in place, and what else is to be averaged.
 
-        A parameter that only some processes reached counts as a gradient of 0 in the others; one that none did has none.
+        A parameter that only some processes reached has a gradient of 0 in the others; one that none reached has none.
         """
         if self.world == 1:
             return
