@@ -46,7 +46,7 @@ def _read(goal: Any) -> tuple[Tensor, bool, Tensor | None]:
     return goal.classes, goal.targeted, goal.away
 
 
-def _others(z: Tensor, classes: Tensor) -> Tensor:
+def others(z: Tensor, classes: Tensor) -> Tensor:
     """The largest logit among the other classes; `(b,)`."""
     return z.scatter(1, classes[:, None], -torch.inf).amax(dim=1)
 
@@ -76,7 +76,7 @@ def margin(output: Tensor, goal: ClassGoal) -> Tensor:
         raise LossError(f"the margin needs at least 2 classes; the model gives {output.shape[1]}.")
     classes, targeted, _ = _read(goal)
     own = output.gather(1, classes[:, None]).squeeze(1)
-    value = _others(output, classes) - own
+    value = others(output, classes) - own
     return -value if targeted else value
 
 
@@ -109,9 +109,9 @@ def dlr(output: Tensor, goal: ClassGoal) -> Tensor:
     own = output.gather(1, classes[:, None]).squeeze(1)
     if targeted:
         scale = top[:, 0] - (top[:, 2] + top[:, 3]) / 2
-        rival = _others(output, classes) if away is None else output.gather(1, away[:, None]).squeeze(1)
+        rival = others(output, classes) if away is None else output.gather(1, away[:, None]).squeeze(1)
         return (own - rival) / (scale + 1e-12)
-    return (_others(output, classes) - own) / (top[:, 0] - top[:, 2] + 1e-12)
+    return (others(output, classes) - own) / (top[:, 0] - top[:, 2] + 1e-12)
 
 
 LOSSES: dict[str, Loss] = {"ce": cross_entropy, "margin": margin, "dlr": dlr}

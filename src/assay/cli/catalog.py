@@ -23,6 +23,7 @@ class Listed(str, Enum):
     attacks = "attacks"
     threats = "threats"
     transformations = "transformations"
+    corruptions = "corruptions"
     losses = "losses"
     recipes = "recipes"
     networks = "networks"
@@ -30,6 +31,8 @@ class Listed(str, Enum):
     schedules = "schedules"
     averages = "averages"
     augmentations = "augmentations"
+    attributions = "attributions"
+    changes = "changes"
     models = "models"
     data = "data"
     suites = "suites"
@@ -39,6 +42,7 @@ _KINDS: dict[Listed, registry.Kind] = {
     Listed.attacks: "attack",
     Listed.threats: "threat",
     Listed.transformations: "transformation",
+    Listed.corruptions: "corruption",
     Listed.losses: "loss",
     Listed.recipes: "recipe",
     Listed.networks: "network",
@@ -46,6 +50,8 @@ _KINDS: dict[Listed, registry.Kind] = {
     Listed.schedules: "schedule",
     Listed.averages: "average",
     Listed.augmentations: "augmentation",
+    Listed.attributions: "attribution",
+    Listed.changes: "change",
     Listed.models: "model",
     Listed.data: "data",
     Listed.suites: "suite",

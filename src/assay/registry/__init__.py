@@ -1,6 +1,6 @@
 """What exists under which name: read without importing torch, loaded at first use.
 
-Attacks, threats, transformations, losses and the parts of training are rows of tables; models, data sets and suites are
+Attacks, threats, transformations, corruptions, losses and the parts of training are rows of tables; models, data sets and suites are
 found beside the files that describe them. A new attack is one row, and everything else (the grammar, the command line,
 the contract tests) finds it by this row.
 
@@ -24,7 +24,8 @@ from typing import Any
 from assay.errors import GrammarError
 from assay.registry.attacks import ATTACKS
 from assay.registry.entry import COLOUR, EVERY, KINDS, LP, NORMS, SPATIAL, Entry, Kind
-from assay.registry.parts import LOSSES, THREATS, TRANSFORMATIONS
+from assay.registry.explanations import ATTRIBUTIONS, CHANGES
+from assay.registry.parts import CORRUPTIONS, LOSSES, THREATS, TRANSFORMATIONS
 from assay.registry.training import AUGMENTATIONS, AVERAGES, NETWORKS, OPTIMIZERS, RECIPES, SCHEDULES
 
 if sys.version_info >= (3, 11):
@@ -72,6 +73,9 @@ _SOURCES: dict[Kind, Callable[[], Iterable[Entry]]] = {
     "schedule": lambda: SCHEDULES,
     "average": lambda: AVERAGES,
     "augmentation": lambda: AUGMENTATIONS,
+    "corruption": lambda: CORRUPTIONS,
+    "attribution": lambda: ATTRIBUTIONS,
+    "change": lambda: CHANGES,
     "model": lambda: _cards("model", _PACKAGE / "models" / "weights"),
     "data": lambda: _cards("data", _PACKAGE / "data" / "shipped"),
     "suite": _suites,

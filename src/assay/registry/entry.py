@@ -22,6 +22,8 @@ Kind = Literal[
     "schedule",
     "average",
     "augmentation",
+    "attribution",
+    "change",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -38,7 +40,7 @@ class Entry:
 
     Args:
         name: the canonical spelling.
-        kind: what it is: an attack, a threat, a transformation, a loss, a model, a data set or a suite.
+        kind: what it is: an attack, a threat, a transformation, a loss, a model, a data set, a corruption ...
         target: ``package.module:name`` of the object, or the path of the file that describes it.
         summary: one line.
         paper: where the method was published; empty where it has none.
