@@ -91,6 +91,7 @@ _HOMES = {
 
 _MODULES = (
     "attacks",
+    "corruptions",
     "data",
     "errors",
     "evaluation",

@@ -1,8 +1,8 @@
 """What exists under which name: read without importing torch, loaded at first use.
 
-Attacks, threats, transformations, corruptions, losses and the parts of training are rows of tables; models, data sets and suites are
-found beside the files that describe them. A new attack is one row, and everything else (the grammar, the command line,
-the contract tests) finds it by this row.
+Attacks, threats, transformations, corruptions, losses and the parts of training are rows of tables; models, data sets
+and suites are found beside the files that describe them. A new attack is one row, and everything else (the grammar, the
+command line, the contract tests) finds it by this row.
 
 Example:
     >>> from assay import registry

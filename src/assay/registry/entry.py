@@ -22,6 +22,7 @@ Kind = Literal[
     "schedule",
     "average",
     "augmentation",
+    "corruption",
     "attribution",
     "change",
 ]

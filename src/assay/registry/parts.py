@@ -1,4 +1,4 @@
-"""What attacks are made of: threats, transformations and losses; a new one is one row here."""
+"""What attacks are made of: threats, transformations and losses; and corruptions. A new one is one row here."""
 
 from __future__ import annotations
 
@@ -45,6 +45,39 @@ TRANSFORMATIONS = (
             ("JPEG", "compression at a quality between two"),
         )
     ),
+)
+
+_ROBUSTNESS = "Hendrycks and Dietterich 2019, https://arxiv.org/abs/1903.12261"
+CORRUPTIONS = tuple(  # in the order of the published tables, those beyond the mean last
+    Entry(
+        name=name,
+        kind="corruption",
+        target=f"assay.corruptions:{name}",
+        summary=summary,
+        paper=_ROBUSTNESS,
+        aliases=tuple(aliases),
+    )
+    for name, summary, *aliases in (
+        ("GaussianNoise", "noise of a sensor in low light"),
+        ("ShotNoise", "few photons: Poisson counts"),
+        ("ImpulseNoise", "salt and pepper"),
+        ("DefocusBlur", "a lens out of focus"),
+        ("GlassBlur", "frosted glass: pixels change places nearby"),
+        ("MotionBlur", "a camera that moves"),
+        ("ZoomBlur", "a camera that moves towards its object"),
+        ("Snow", "falling snow"),
+        ("Frost", "ice on the window"),
+        ("Fog", "clouds between camera and object"),
+        ("Brighten", "more light", "brightness"),
+        ("LowContrast", "less contrast", "contrast"),
+        ("ElasticTransform", "the image on rubber", "elastic"),
+        ("Pixelate", "less resolution"),
+        ("JPEGCompression", "compression to JPEG and back"),
+        ("SpeckleNoise", "noise in proportion to the light; extra"),
+        ("GaussianBlur", "Gaussian blur; extra"),
+        ("Spatter", "drops of water or mud on the lens; extra"),
+        ("Saturate", "more or less colour; extra"),
+    )
 )
 
 LOSSES = (
