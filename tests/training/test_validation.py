@@ -15,7 +15,7 @@ from assay.data import Data
 from assay.errors import SettingError
 from assay.models import saved
 from assay.training.optimizers import SGD
-from assay.training.recipes import PGDAT, Recipe
+from assay.training.recipes import PGDAT, MultiThreat, Recipe
 from assay.training.schedules import Constant
 from assay.training.validation import measure
 from assay.training.workers import Workers
@@ -39,11 +39,50 @@ LABELS = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, 1, 0])  # the last two are wrong
 @pytest.mark.parametrize(("eps", "robust"), [(0.03, 0.6), (0.1, 0.4), (0.2, 0.3)])
 def test_accuracies_of_a_known_network(eps, robust):
     data, model = Data(PLACES, LABELS), Threshold()
-    found = measure(model, data, assay.Linf(eps), Workers("cpu"), seed=0)
+    found = measure(model, data, (assay.Linf(eps),), Workers("cpu"), seed=0)
     assert (found.clean, found.robust) == (0.8, robust)
     assert model.training
-    alone = measure(model, data, None, Workers("cpu"), seed=0)
+    alone = measure(model, data, (), Workers("cpu"), seed=0)
     assert (alone.clean, alone.robust) == (0.8, None)
+
+
+class Halves(nn.Module):
+    """Class 1 where x0 > 0.5 if x2 > 0.5, else where x0 + x1 > 1: Linf needs half as much for the latter."""
+
+    def forward(self, x):
+        margin = torch.where(x[:, 2] > 0.5, x[:, 0] - 0.5, x[:, 0] + x[:, 1] - 1)
+        return torch.stack([-margin, margin], dim=1)
+
+
+LINF, L2 = assay.Linf(0.1), assay.L2(0.12)  # reach 0.1 and 0.12 of the one margin, 0.2 and 0.17 of the other
+
+
+@pytest.mark.parametrize(
+    ("threats", "robust"), [((LINF,), 2), ((L2,), 2), ((LINF, L2), 1), ((L2, LINF), 1), ((LINF, LINF), 2), ((), None)]
+)
+def test_under_several_threats_the_worst_counts(threats, robust):
+    x = torch.tensor([[0.61, 0.5, 1.0], [0.6, 0.585, 0.0], [0.8, 0.5, 0.0], [0.55, 0.5, 1.0], [0.2, 0.5, 1.0]])
+    found = measure(Halves(), Data(x, torch.ones(5, dtype=torch.int64)), threats, Workers("cpu"), seed=0)
+    assert found.clean == 0.8
+    assert found.robust == (None if robust is None else robust / 5)
+
+
+def test_what_is_trained_against_several_threats_is_measured_under_all(samples, linear, quick, tmp_path, capsys):
+    """And under one alone where it is another than these."""
+    recipe = MultiThreat(attacks=[PGD(threat=assay.Linf(eps), steps=2) for eps in (0.01, 0.1)], mode="average")
+    settings = {"recipe": recipe, "validation": 24, **FAST}
+    asked = {"none": None, "smallest": assay.Linf(0.01), "other": assay.Linf(0.02)}
+    rates = {}
+    for name, threat in asked.items():
+        out = tmp_path / name
+        done = quick(linear(), samples(), out=out, **settings | {"threat": threat, "progress": name == "smallest"})
+        rates[name] = done.robust_accuracy
+        within = ["Linf(0.02)"] if name == "other" else ["Linf(0.01)", "Linf(0.1)"]
+        assert json.loads((out / "train.json").read_text())["measured"] == within
+        assert saved.card(out)["threat"] == " and ".join(within)
+        assert ("within all of Linf(0.01), Linf(0.1)" in (out / "report.html").read_text()) is (name != "other")
+    assert rates["none"] == rates["smallest"] < rates["other"]
+    assert "what PGD-10 leaves within all of Linf(0.01), Linf(0.1)" in " ".join(capsys.readouterr().err.split())
 
 
 def test_processes_share_the_work():
@@ -54,7 +93,7 @@ def test_processes_share_the_work():
         workers.rank, workers.world = rank, 3
         workers.total = lambda *own: counts.append(own) or own
         model.register_forward_pre_hook(lambda _, x, rank=rank: asked.append((rank, len(x[0]))))
-        measure(model, data, assay.Linf(0.1), workers, seed=0)
+        measure(model, data, (assay.Linf(0.1),), workers, seed=0)
     assert [sum(column) for column in zip(*counts, strict=True)] == [8, 4]
     assert max(size for _, size in asked) == 4
 
@@ -182,7 +221,7 @@ def test_averaged_weights_are_what_is_measured_and_kept(samples, linear, quick):
     plain = quick(linear(), samples(), **settings)
     assert not torch.equal(done.model[1].weight, plain.model[1].weight)
     data = Data.of(samples())
-    found = measure(done.model, data, assay.Linf(0.02), Workers("cpu"), 0)
+    found = measure(done.model, data, (assay.Linf(0.02),), Workers("cpu"), 0)
     assert found.clean > 0.5
 
 

@@ -142,8 +142,8 @@ class EMA(Average):
 class SWA(Average):
     """Stochastic weight averaging: the plain mean of the weights after every step of the last part of training.
 
-    Until then the average is the network, statistics and all; from then on `settle` computes the statistics of batch norm
-    for the averaged weights.
+    Until then the average is the network, statistics and all. From then on `settle` computes the statistics of batch
+    norm for the averaged weights.
 
     Args:
         start_at: share of training at which averaging starts.

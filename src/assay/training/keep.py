@@ -88,12 +88,11 @@ def keep_model(
     Raises:
         StoreError: it cannot be written.
     """
-    threat = settings.measured
     facts = {
         "recipe": repr(settings.recipe),
         "data": data.name,
         "classes": None if data.classes is None else list(data.classes),
-        "threat": None if threat is None else repr(threat),
+        "threat": " and ".join(repr(threat) for threat in settings.measured) or None,
         "epoch": None if row is None else row["epoch"],
         "held_out_accuracy": {} if row is None else {"clean": row["clean"], f"pgd-{STEPS}": row["robust"]},
         "settings": folder.run["settings"],

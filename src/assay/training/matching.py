@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from assay.training.workers import Workers
 
 
 def number_of_classes(
-    model: nn.Module, name: str, samples: Iterable[Data], threat: Threat | None, workers: Workers
+    model: nn.Module, name: str, samples: Iterable[Data], threats: Sequence[Threat], workers: Workers
 ) -> int:
     """The number of classes that the network knows, once it is known that it takes these data.
 
@@ -25,7 +25,7 @@ def number_of_classes(
         model: the network.
         name: what messages call it.
         samples: all data that it is trained on.
-        threat: whose bounds inputs keep; [0, 1] when None.
+        threats: whose bounds inputs keep; [0, 1] without any.
         workers: device and precision.
 
     Raises:
@@ -35,7 +35,8 @@ def number_of_classes(
     classes = 0
     for data in samples:
         x, y, _ = data.batch(0, 2)
-        check_inputs(data.x if isinstance(data.x, Tensor) else x, (0.0, 1.0) if threat is None else threat.bounds)
+        for bounds in dict.fromkeys([threat.bounds for threat in threats] or [(0.0, 1.0)]):
+            check_inputs(data.x if isinstance(data.x, Tensor) else x, bounds)
         try:
             with mode(model, train=False), torch.no_grad():
                 output = model(x.to(workers.device, workers.dtype))
@@ -53,7 +54,7 @@ def number_of_classes(
 
 
 def check_teacher(
-    teacher: nn.Module, name: str, data: Data, threat: Threat | None, classes: int, workers: Workers
+    teacher: nn.Module, name: str, data: Data, threats: Sequence[Threat], classes: int, workers: Workers
 ) -> None:
     """Hold that a teacher takes the data and answers for the classes of the network that learns from it.
 
@@ -61,7 +62,7 @@ def check_teacher(
         teacher: the model that it learns from, on the device.
         name: what messages call it.
         data: what is trained on.
-        threat: whose bounds inputs keep; [0, 1] when None.
+        threats: whose bounds inputs keep; [0, 1] without any.
         classes: how many the network knows.
         workers: device and precision.
 
@@ -69,7 +70,7 @@ def check_teacher(
         ModelError: it cannot take the data, or returns no logits.
         SettingError: it knows another number of classes.
     """
-    known = number_of_classes(teacher, name, (data,), threat, workers)
+    known = number_of_classes(teacher, name, (data,), threats, workers)
     if known != classes:
         raise SettingError(
             f"the teacher {name} answers for {known} classes, the network for {classes}: they must agree."

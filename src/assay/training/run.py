@@ -203,7 +203,7 @@ class Run:
         folder = Folder.begin(out, settings, around, resume=resume, overwrite=overwrite)
         if Workers.restarted() and folder.run["state"] == "failed":
             raise TrainingError(folder.run["error"])  # it would fail again
-        folder.save(state="running")
+        folder.save(state="running", measured=[repr(threat) for threat in self.settings.measured])
         return folder
 
     def _epochs(self, folder: Folder | None, display: Display) -> None:

@@ -34,7 +34,8 @@ class Settings:
         compile: compile the network with `torch.compile`.
         warmup: epochs over which the threat's eps grows to its full size.
         extra_share: share of extra data in each batch.
-        threat: what robust accuracy is measured under during training; the recipe's own when None.
+        threat: what robust accuracy is measured under during training; the recipe's own when None. One of several
+            threats of the recipe stands for all of them.
         validation: samples that are held out for measuring after each epoch; 0 trains on all.
         patience: epochs without a better epoch after which training stops; None for all epochs.
         guard: training stops when robust accuracy falls by more than this below the best epoch's, where the recipe
@@ -103,8 +104,14 @@ class Settings:
             raise SettingError(f"keep must be 'best' or 'last'; got {self.keep!r}.")
 
     @property
-    def measured(self) -> Threat | None:
-        """What robust accuracy is measured under; None where there is nothing."""
+    def measured(self) -> tuple[Threat, ...]:
+        """What robust accuracy is measured under, the worst for each sample; empty where there is nothing."""
+        own = self.recipe.threats
+        return own if self.threat is None or self.threat in own else (self.threat,)
+
+    @property
+    def tested(self) -> Threat | None:
+        """What a final evaluation is under, which takes one threat; None where none is named."""
         return self.recipe.against if self.threat is None else self.threat
 
     def record(self) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from assay.training.recipes import Recipe
 from assay.training.run import Run, Training
 from assay.training.schedules import Cyclic, Schedule
 from assay.training.settings import Settings
+from assay.training.validation import STEPS
 from assay.training.workers import Workers
 
 T = TypeVar("T")
@@ -73,7 +74,8 @@ def train(
         model: the network, trained in place; or an expression ("PreActResNet18()"), or what `load_model` loads.
         data: (x, y), a map-style Dataset, or what `load_data` loads.
         recipe: what each step minimises, as an object or as text ("trades").
-        threat: for a recipe given as text, and what robust accuracy is measured under.
+        threat: for a recipe given as text, and what robust accuracy is measured under. A recipe that defends against
+            several threats, this one among them, is measured under all, and evaluated in the end under this one.
         epochs: passes over the data.
         out: folder of the run: settings, metrics, checkpoint, network, report. Nothing is kept when None.
         batch: samples of a step, over all processes.
@@ -142,7 +144,7 @@ def train(
         keep=keep,
         seed=seed,
     )
-    last = Final.of(test, test_limit, suite, settings.measured)
+    last = Final.of(test, test_limit, suite, settings.tested)
     run = Run(model, samples, more, settings, Workers(device, precision))
     if last is not None:
         run.check(last.data)
@@ -153,10 +155,13 @@ def train(
     return found if last is None else last.of_run(found, progress=progress)
 
 
-def _warn(threat: Threat | None, data: Data) -> None:
-    """Say what would make the whole run worthless."""
-    for flag in [] if threat is None else budget(threat, data.batch(0, 1)[0].shape[1:]):
-        say(f"{flag.severity}: {flag.message} {flag.cure}")
+def _warn(threats: Sequence[Threat], data: Data) -> None:
+    """Say what would make the whole run worthless, and what is measured where there is more than one threat."""
+    for threat in threats:
+        for flag in budget(threat, data.batch(0, 1)[0].shape[1:]):
+            say(f"{flag.severity}: {flag.message} {flag.cure}")
+    if len(threats) > 1:
+        say(f"robust accuracy is what PGD-{STEPS} leaves within all of {', '.join(map(repr, threats))}.")
 
 
 def _part(given: T | str, kind: Any) -> T:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -25,20 +26,20 @@ class Measured:
 
     Args:
         clean: share of right decisions.
-        robust: share that is right and stays so under PGD-10; None where there is no threat.
+        robust: share that is right and stays so under PGD-10 within every threat; None where there is none.
     """
 
     clean: float
     robust: float | None
 
 
-def measure(model: nn.Module, data: Data, threat: Threat | None, workers: Workers, seed: int) -> Measured:
+def measure(model: nn.Module, data: Data, threats: Sequence[Threat], workers: Workers, seed: int) -> Measured:
     """Accuracy of the network, which is run in eval mode, and what PGD-10 leaves of it; shared out over the processes.
 
     Args:
         model: the network.
         data: the held-out samples.
-        threat: the attack's; None measures clean accuracy alone.
+        threats: the attack's, one after the other on what the others left; none measures clean accuracy alone.
         workers: who shares the work.
         seed: key of the attack's draws; the same for all epochs, so that epochs can be compared.
     """
@@ -48,21 +49,26 @@ def measure(model: nn.Module, data: Data, threat: Threat | None, workers: Worker
         x, y, index = data.batch(start, start + size)
         x, y, index = x.to(workers.device, workers.dtype), y.to(workers.device), index.to(workers.device)
         with workers.autocast():
-            right, held = _right(model, x, y, index, threat, seed)
+            right, held = _right(model, x, y, index, threats, seed)
         clean += int(right.sum())
         robust += int(held.sum())
     clean, robust = (int(count) for count in workers.total(clean, robust))
-    return Measured(clean / len(data), None if threat is None else robust / len(data))
+    return Measured(clean / len(data), robust / len(data) if threats else None)
 
 
 def _right(
-    model: nn.Module, x: Tensor, y: Tensor, index: Tensor, threat: Threat | None, seed: int
+    model: nn.Module, x: Tensor, y: Tensor, index: Tensor, threats: Sequence[Threat], seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Which decisions are right, and which of them PGD-10 does not change; `(b,)` each."""
+    """Which decisions are right, and which of them PGD-10 does not change within any threat; `(b,)` each."""
     with mode(model, train=False):
         with torch.no_grad():
             right = model(x).argmax(dim=1) == y
-        if threat is None:
+        if not threats:
             return right, right
-        attack = PGD(threat=threat, steps=STEPS)
-        return right, ~attack(model, x, y, seed=seed, index=index).success
+        held = torch.ones_like(right)  # what is wrong at first every attack finds at once
+        for threat in threats:
+            rows = held.nonzero().squeeze(1)
+            if len(rows):
+                attack = PGD(threat=threat, steps=STEPS)
+                held[rows] = ~attack(model, x[rows], y[rows], seed=seed, index=index[rows]).success
+        return right, held

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 import assay
 from assay.attacks import PGD
 from assay.errors import SettingError
-from assay.training.recipes import MultiThreat
+from assay.training.recipes import AWP, MultiThreat
 from assay.training.recipes.base import mode
 
 THREATS = (assay.Linf(0.05), assay.L2(0.24), assay.L1(0.5))  # about as strong as each other
@@ -99,6 +99,9 @@ def test_every_threat_warms_up(net, batch):
 def test_the_threat_is_the_one_that_all_share():
     assert MultiThreat(attacks=ATTACKS).against is None
     assert MultiThreat(attacks=ATTACKS[:1]).against == THREATS[0]
+    assert MultiThreat(attacks=(*ATTACKS, ATTACKS[0])).threats == THREATS
+    assert AWP(recipe=MultiThreat(attacks=ATTACKS)).threats == THREATS
+    assert AWP(recipe=MultiThreat(attacks=ATTACKS)).defends
 
 
 def test_the_grammar_hands_a_threat_to_each_attack_that_names_none():

@@ -70,6 +70,11 @@ class AWP(Recipe):
         return self.recipe.against
 
     @property
+    def threats(self) -> tuple[Threat, ...]:
+        """Those of the recipe inside."""
+        return self.recipe.threats
+
+    @property
     def replays(self) -> int:  # type: ignore[override]
         """Those of the recipe inside."""
         return self.recipe.replays

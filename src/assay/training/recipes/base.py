@@ -117,9 +117,14 @@ class Recipe(ABC):
         return threat
 
     @property
+    def threats(self) -> tuple[Threat, ...]:
+        """All threats that it defends against; the worst of them counts."""
+        return () if self.against is None else (self.against,)
+
+    @property
     def defends(self) -> bool:
         """Whether robust accuracy tells how well the recipe does its work."""
-        return self.against is not None
+        return bool(self.threats)
 
     def first(self) -> Recipe | None:
         """The recipe that the teacher has to be trained with before this one; None where nothing comes first."""

@@ -27,6 +27,8 @@ class MultiThreat(Recipe):
     - average: the mean of `CE(f(x'_i), y)` over all i, where the inputs of all attacks are one batch;
     - random: `CE(f(x'_j), y)` with j drawn for each batch, which costs one attack.
 
+    Robust accuracy is measured under all threats: a held-out sample counts that resists PGD-10 under each of them.
+
     Args:
         attacks: the searches, each with a threat of its own.
         mode: which of what they find counts.
@@ -62,15 +64,19 @@ class MultiThreat(Recipe):
             raise SettingError(f"mode must be one of {', '.join(_MODES)}; got {self.mode!r}.")
 
     @property
-    def defends(self) -> bool:
-        """Against several threats, too."""
-        return True
-
-    @property
     def against(self) -> Threat | None:
         """The threat that all attacks share; None where there are several."""
         first = self.attacks[0].threat
-        return first if all(each.threat == first for each in self.attacks) else None
+        return first if len(self.threats) == 1 else None
+
+    @property
+    def threats(self) -> tuple[Threat, ...]:
+        """Those of the attacks, each once."""
+        found: list[Threat] = []
+        for attack in self.attacks:
+            if attack.threat not in found:
+                found.append(attack.threat)
+        return tuple(found)
 
     def prepare(self, model: nn.Module, batch: Batch) -> Views:
         """The moved inputs: of the attack that counts, or of each."""

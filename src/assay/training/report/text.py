@@ -32,7 +32,9 @@ def verdict(run: dict[str, Any], kept: Row | None) -> str:
     if kept is None:
         return "Nothing was measured of this network." if run["state"] == "done" else "No epoch has been measured yet."
     held = count(run["settings"]["validation"])
-    robust = "" if kept["robust"] is None else f", and on {percent(kept['robust'])} under PGD-{STEPS}"
+    threats = run.get("measured", [])
+    within = f" within all of {', '.join(threats)}" if len(threats) > 1 else ""
+    robust = "" if kept["robust"] is None else f", and on {percent(kept['robust'])} under PGD-{STEPS}{within}"
     right = f"right on {percent(kept['clean'])} of {held} held-out samples"
     return f"The network of epoch {kept['epoch']} is {right}{robust}."
 
