@@ -159,7 +159,7 @@ def test_a_teacher_is_trained_first_and_taken_up_again(samples, network, quick, 
 
 
 def test_it_tells_how_it_goes(samples, network, quick, capsys):
-    quick(network(), samples(), progress=True)
+    quick(network(), samples(), progress=True, optimizer="AdamW(lr=0.05)")
     shown = capsys.readouterr()
     assert shown.out == ""
     assert [line.split()[0] for line in shown.err.splitlines()] == ["epoch", "1/2", "2/2"]

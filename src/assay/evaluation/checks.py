@@ -80,11 +80,7 @@ def outputs(model: Any, x: Tensor, y: Tensor, threat: Threat) -> tuple[int, list
     flags = []
     if len(x) > 1 and not _differ(output, output[:1].expand_as(output), 1e-6) and not torch.equal(x[0], x[-1]):
         flags.append(Flag.of("constant-output", f"the model gives the same output for {len(x)} different inputs."))
-    sums = output.sum(dim=1)
-    if bool((output >= 0).all()) and bool(((sums - 1).abs() < 1e-3).all()):
-        flags.append(
-            Flag.of("softmax-outputs", "the outputs are probabilities (no value below 0, every row sums to 1).")
-        )
+    flags += probabilities(output)
     with torch.no_grad():
         again = model(x)
         first = model(x[: 2 if len(x) > 2 else 1])
@@ -96,6 +92,20 @@ def outputs(model: Any, x: Tensor, y: Tensor, threat: Threat) -> tuple[int, list
     elif _differ(first, output[: len(first)], 1e-2):
         flags.append(Flag.of("batch-dependent", "a sample's output changes with the other samples of its batch."))
     return output.shape[1], flags
+
+
+def probabilities(output: Tensor) -> list[Flag]:
+    """Flag outputs `(b, classes)` to which a softmax was applied."""
+    if bool((output < 0).any()) or bool(((output.sum(dim=1) - 1).abs() >= 1e-3).any()):
+        return []
+    return [Flag.of("softmax-outputs", "the outputs are probabilities (no value below 0, every row sums to 1).")]
+
+
+def log_probabilities(output: Tensor) -> list[Flag]:
+    """Flag outputs `(b, classes)` to which a log-softmax was applied."""
+    if bool((output > 0).any()) or bool((output.logsumexp(dim=1).abs() >= 1e-3).any()):
+        return []
+    return [Flag.of("log-softmax-outputs", "the outputs are the logarithms of probabilities.")]
 
 
 def gradients(model: Any, x: Tensor, y: Tensor, threat: Threat) -> list[Flag]:

@@ -28,6 +28,11 @@ _KNOWN: dict[str, tuple[Severity, str]] = {
         "warning",
         "Return logits: drop the final softmax, or return its logarithm.",
     ),
+    "log-softmax-outputs": (
+        "info",
+        "Nothing to do where cross-entropy is trained, to which they are logits; drop the final log-softmax for "
+        "recipes that compare logits, such as ALP.",
+    ),
     "constant-output": (
         "error",
         "Check that the weights were loaded and that inputs reach the model unscaled.",

@@ -113,6 +113,21 @@ RECIPES: tuple[Entry, ...] = (
         inner="FGSM()",
     ),
     _recipe(
+        "ART",
+        "adversarial training whose gradients look like the image, and stay so around it",
+        "Singh et al. 2020, https://arxiv.org/abs/1911.13073",
+    ),
+    _recipe(
+        "IGNorm",
+        "clean cross-entropy, and the size of the loss's integrated gradients to the worst input around",
+        "Chen et al. 2019, https://arxiv.org/abs/1905.09957",
+    ),
+    _recipe(
+        "IGSumNorm",
+        "cross-entropy and the size of its integrated gradients, both at the worst input around",
+        "Chen et al. 2019, https://arxiv.org/abs/1905.09957",
+    ),
+    _recipe(
         "Distillation",
         "the answers of a teacher at a high temperature, learned at the same",
         "Papernot et al. 2016, https://arxiv.org/abs/1511.04508",

@@ -1,7 +1,8 @@
-"""Goals that only training has: away from mixed labels, and away from the network's own answer."""
+"""Goals that only training has: away from mixed labels or the network's own answer, and up a measure of the inputs."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, final
 
 import torch
@@ -90,3 +91,57 @@ class Divergence(_Distribution):
     def loss(self, output: Any) -> Tensor:
         """Kullback-Leibler divergence of each sample."""
         return F.kl_div(output.log_softmax(dim=1), self.probabilities.to(output.dtype), reduction="none").sum(dim=1)
+
+
+@final
+class Largest(Goal):
+    """Where a measure of the moved inputs is largest: the loss is that measure; no decision is asked for.
+
+    Args:
+        measure: from the model, moved inputs `(n, *shape)` and their samples' places in the batch, `(n,)`, to one value
+            each, with the way back to the inputs.
+        rows: the places of the samples.
+
+    Example:
+        >>> import assay
+        >>> attack = assay.attacks.PGD(threat=assay.Linf(0.1), steps=3)
+        >>> goal = Largest(lambda model, x, rows: x.flatten(1).sum(dim=1), torch.arange(2))
+        >>> attack.perturb(None, torch.full((2, 1), 0.5), goal)
+        tensor([[0.6000],
+                [0.6000]])
+    """
+
+    def __init__(self, measure: Callable[[Any, Tensor, Tensor], Tensor], rows: Tensor) -> None:
+        self._measure, self._rows = measure, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def at(self, rows: Tensor) -> Goal:
+        """The goal of a part of the batch."""
+        return Largest(self._measure, self._rows[rows])
+
+    def to(self, device: torch.device) -> Goal:
+        """The same goal on another device."""
+        return Largest(self._measure, self._rows.to(device))
+
+    def seen(self, model: Any, x: Tensor) -> Tensor:
+        """The measure."""
+        return self._measure(model, x, self._rows)
+
+    def loss(self, output: Any) -> Tensor:
+        """The measure itself."""
+        value: Tensor = output
+        return value
+
+    def labels(self, output: Any) -> Tensor:
+        """None: -1."""
+        return torch.full_like(self._rows, -1)
+
+    def reached(self, output: Any) -> Tensor:
+        """Never: there may always be more."""
+        return self.reached_labels(self._rows)
+
+    def reached_labels(self, labels: Tensor) -> Tensor:
+        """Never."""
+        return torch.zeros_like(labels, dtype=torch.bool)

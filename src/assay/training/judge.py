@@ -10,6 +10,7 @@ from torch import Tensor
 from assay.data import Data
 from assay.training.fit import Fit, enough_memory
 from assay.training.folder import Row
+from assay.training.told import stuck
 from assay.training.validation import Measured, measure
 
 _SETTLED = 100  # batches that settle the statistics of averaged weights
@@ -53,6 +54,10 @@ class Judge:
             self._compare(row, found)
         fit.whole = True
         return row
+
+    def warning(self) -> str:
+        """What people should know of the epochs so far; empty where there is nothing."""
+        return stuck(self.fit.progress.history, self.fit.settings.epochs, self.held, self.fit.classes)
 
     def chosen(self) -> tuple[dict[str, Tensor], Row | None]:
         """The weights to keep so far, and the epoch that they are of."""

@@ -217,6 +217,8 @@ class Run:
                     saved = time.monotonic()
                 self.fit.due = time.monotonic() - saved > _EVERY
             display.epoch(self.judge.end_epoch())
+            if warning := self.judge.warning():
+                display.say(warning)
             if folder is not None:
                 folder.write_metrics(done.history)
                 tensorboard.note(folder.path, done.history[-1])

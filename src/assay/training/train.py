@@ -11,7 +11,6 @@ from torch import nn
 
 from assay import grammar
 from assay.data import Data, load_data
-from assay.evaluation.checks import budget
 from assay.threats import Threat
 from assay.training.augmentation import Augmentation
 from assay.training.averaging import Average
@@ -22,7 +21,7 @@ from assay.training.recipes import Recipe
 from assay.training.run import Run, Training
 from assay.training.schedules import Cyclic, Schedule
 from assay.training.settings import Settings
-from assay.training.validation import STEPS
+from assay.training.told import beforehand
 from assay.training.workers import Workers
 
 T = TypeVar("T")
@@ -149,19 +148,11 @@ def train(
     if last is not None:
         run.check(last.data)
     if progress and Workers.here() == 0:
-        _warn(settings.measured, samples)
+        for line in beforehand(run.model, samples, settings.measured, run.workers):
+            say(line)
     folder = None if out is None else Path(out)
     found = run.go(folder, resume=resume or Workers.restarted(), overwrite=overwrite, show=progress)
     return found if last is None else last.of_run(found, progress=progress)
-
-
-def _warn(threats: Sequence[Threat], data: Data) -> None:
-    """Say what would make the whole run worthless, and what is measured where there is more than one threat."""
-    for threat in threats:
-        for flag in budget(threat, data.batch(0, 1)[0].shape[1:]):
-            say(f"{flag.severity}: {flag.message} {flag.cure}")
-    if len(threats) > 1:
-        say(f"robust accuracy is what PGD-{STEPS} leaves within all of {', '.join(map(repr, threats))}.")
 
 
 def _part(given: T | str, kind: Any) -> T:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from assay.training.recipes.adversarial import FGSMAT, PGDAT, AdversarialTraining, FastAT
 from assay.training.recipes.alp import ALP
+from assay.training.recipes.art import ART
 from assay.training.recipes.avmixup import AVMixup
 from assay.training.recipes.awp import AWP
 from assay.training.recipes.base import Batch, Recipe, Views
@@ -11,6 +12,7 @@ from assay.training.recipes.cure import CURE
 from assay.training.recipes.distillation import Distillation
 from assay.training.recipes.free import FreeAT
 from assay.training.recipes.grad_align import GradAlign
+from assay.training.recipes.ig_norm import IGNorm, IGSumNorm
 from assay.training.recipes.interpolated import InterpolatedAT
 from assay.training.recipes.llr import LLR
 from assay.training.recipes.mart import MART
@@ -20,6 +22,7 @@ from assay.training.recipes.trades import TRADES
 
 __all__ = [
     "ALP",
+    "ART",
     "AWP",
     "CURE",
     "FGSMAT",
@@ -34,6 +37,8 @@ __all__ = [
     "FastAT",
     "FreeAT",
     "GradAlign",
+    "IGNorm",
+    "IGSumNorm",
     "InterpolatedAT",
     "MultiThreat",
     "Recipe",

@@ -16,13 +16,13 @@ def slopes(model: nn.Module, batch: Batch, x: Tensor, *, graph: bool = True) -> 
     Args:
         model: the network, in the mode in which it shall answer.
         batch: whose labels count.
-        x: inputs, `(b, *shape)`.
+        x: inputs, `(b, *shape)`; where they have a history, the way back to it stays.
         graph: keep what is needed to differentiate both by the parameters.
 
     Shapes:
         Returns `(b,)` and `(b, *shape)`.
     """
-    x = x.detach().requires_grad_()
+    x = x if x.requires_grad else x.detach().requires_grad_()
     with torch.enable_grad():
         values = batch.cross_entropy(model(x), reduction="none")
         (grad,) = torch.autograd.grad(values.sum(), x, create_graph=graph)
