@@ -211,7 +211,7 @@ def test_losses_that_hold_gradients_say_so(net, batch, built, name):
             return grad
 
     model, b, recipe = net(), batch(), built(name)
-    model.head.register_forward_hook(lambda _, __, out: Once.apply(out))
+    model.conv.register_forward_hook(lambda _, __, out: Once.apply(out))  # where all gradients are of weights, too
     loss = recipe.loss(model, b, recipe.prepare(model, b))
     if recipe.second_order:
         with pytest.raises(RuntimeError, match="once_differentiable"):
