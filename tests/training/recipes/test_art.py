@@ -63,7 +63,7 @@ def test_the_search_makes_gradients_less_like_the_image(net, batch):
     x_adv = ART(threat=assay.Linf(EPS), steps=10, rel_step=0.25, k=36).prepare(model, b)["x_adv"]
     noise = b.x + EPS * torch.randn(b.x.shape, generator=torch.Generator().manual_seed(4)).sign()
     clean, random, found = (
-        float(F.softplus(right - wrong).mean())
+        F.softplus(right - wrong).mean().item()
         for right, wrong in (distances(model, x, b.y) for x in (b.x, noise.double(), x_adv))
     )
     assert found - clean > 3 * abs(random - clean)
@@ -77,20 +77,6 @@ def test_features_that_do_not_count_in_the_search_leave_its_loss_alone(net, batc
         model, b.x, b.y, seed=b.seed, index=b.index
     )
     assert float((one - start).abs().mean()) < 0.3 * float((all_of_them - start).abs().mean())
-
-
-def test_following_the_loss_aligns_gradients_with_images(net, batch):
-    b, gained = batch(12), []
-    for weight in (5.0, 0.0):
-        model, recipe = net(dropout=0.0).eval(), ART(threat=assay.Linf(0.05), weight=weight, steps=1)
-        optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-        for _ in range(15):
-            optimizer.zero_grad()
-            recipe.loss(model, b, recipe.prepare(model, b)).backward()
-            optimizer.step()
-        right, wrong = distances(model, b.x, b.y)
-        gained.append(float((wrong - right).detach().mean()))
-    assert gained[0] > gained[1] + 0.1
 
 
 def test_what_cannot_be_used_is_refused():
