@@ -289,6 +289,20 @@ def test_settings_of_an_inner_attack_that_is_written_out_are_refused():
         (grammar.threat, "0.1", "Known: Linf, L2, L1"),
         (grammar.attack, "linf:0.1", "expected an attack"),
         (lambda text: grammar.parse(text, Goal), "Linf(1)", "expected a goal"),
+        (grammar.recipe, "pgd", r"expected a recipe, found PGD, an attack. Did you mean PGDAT\(...\)\?"),
+        (grammar.recipe, "FGSM(threat=Linf(0.1))", r"Did you mean FGSMAT\(...\)"),
+        (grammar.recipe, "linf:0.1", "found Linf, a threat. Known: Standard"),
+        (grammar.recipe, "0.1", "expected a recipe, found 0.1. Known: Standard"),
+        (grammar.recipe, "pgda", "unknown name 'pgda'. Did you mean PGDAT"),
+        (
+            lambda text: grammar.attack(text, "linf:0.1"),
+            "trades",
+            r"found TRADES, a recipe. Did you mean Transfer\(...\)",
+        ),
+        (grammar.threat, "linf=8/255", "a threat is written linf:8/255; found 'linf=8/255'"),
+        (lambda text: grammar.attack("pgd", text), "L2 = 0.5", "a threat is written L2:0.5"),
+        (grammar.threat, "line=8", "cannot be read"),
+        (grammar.attack, "pgd=8", "cannot be read"),
     ],
 )
 def test_something_else_than_expected_is_refused(read, text, says):

@@ -13,12 +13,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from assay import registry
-from assay.errors import AssayError
+from assay.errors import AssayError, GrammarError
 from assay.expression import CONSTANTS, Expression
 
 if TYPE_CHECKING:
     from assay.threats import Threat
 
+_EQUALS = re.compile(r"(?P<name>[A-Za-z_][\w-]*)\s*=\s*(?P<arguments>[^=]*)", re.DOTALL)
 _SHORT = re.compile(r"(?P<name>[A-Za-z_][\w-]*)(?::(?P<arguments>.*))?", re.DOTALL)
 _CALLED = tuple(kind for kind in registry.KINDS if kind not in ("loss", "model", "data", "suite"))  # written as calls
 
@@ -44,6 +45,9 @@ class Calls(Expression):
         source = None
         if match and match["name"] not in self.names:  # the call has every character at the same place
             source = f"{match['name'].replace('-', '_')}({match['arguments'] or ''})"
+        meant = _EQUALS.fullmatch(text) if short else None
+        if meant and registry.find("threat", meant["name"]):
+            raise GrammarError(f"a threat is written {meant['name']}:{meant['arguments']}; found {text!r}.")
         super().__init__(text, source)
 
     def read(self, expect: type | None = None, settings: Mapping[str, Any] | None = None) -> Any:
@@ -63,17 +67,25 @@ class Calls(Expression):
     def read_kind(self, kind: registry.Kind, settings: Mapping[str, Any]) -> Any:
         """As `read`, for an object that the registry holds under this kind."""
         self._wanted = kind
-        found = self.read(settings=settings)
+        called = self._called()
+        if registry.find(kind, called) is None and (called == "" or _callable(called)):
+            raise self._unexpected(kind, None if called else self.read(settings=settings))
+        return self.read(settings=settings)
+
+    def _called(self) -> str:
+        """The name of the outermost call; empty where there is none."""
         called = self.tree.func if isinstance(self.tree, ast.Call) else None
-        if not isinstance(called, ast.Name) or registry.find(kind, called.id) is None:
-            raise self._unexpected(kind, found)
-        return found
+        return called.id if isinstance(called, ast.Name) else ""
 
     def _unexpected(self, kind: str, found: Any) -> AssayError:
+        """The error of a text that describes another kind of thing: this object, or what the outermost call builds."""
         known = [name for k in registry.KINDS if k == kind for name in registry.names(k)]
-        offer = f" Known: {', '.join(known)}." if known else ""
-        article = "an" if kind[0] in "aeiou" else "a"
-        return self.error(f"expected {article} {kind}, found {found!r}.{offer}", self.tree)
+        entry = _callable(self._called())
+        what = f"{entry.name}, {_a(entry.kind)}" if entry else repr(found)
+        close = registry.near(entry.name, known) if entry else []
+        lead = f" Did you mean {' or '.join(f'{name}(...)' for name in close)}?" if close else ""
+        offer = f" Known: {', '.join(known)}." if known and not close else ""
+        return self.error(f"expected {_a(kind)}, found {what}.{lead}{offer}", self.tree)
 
     def name(self, node: ast.Name) -> Any:
         """Names from outside, constants, and losses (by their own name)."""
@@ -220,6 +232,10 @@ class Calls(Expression):
                     raise self.error(f"{name} of {entry.name} has to be {annotation}, found {one!r}", place)
             if name in keywords and type(given) is int and "int" not in annotation:
                 keywords[name] = float(given)  # so that 1 and 1.0 give one repr
+
+
+def _a(kind: str) -> str:
+    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
 
 
 def _callable(name: str) -> registry.Entry | None:
