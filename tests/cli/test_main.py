@@ -65,6 +65,24 @@ def test_wrong_usage_ends_with_2_and_leaves_stdout_alone(arguments, capsys):
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize(
+    ("command", "panel", "options"),
+    [
+        ("train", "Options", "data recipe threat set epochs out resume overwrite limit seed device json quiet help"),
+        ("train", "Steps", "batch optimizer schedule average augment label-smoothing clip warmup extra extra-share"),
+        ("train", "Speed", "precision channels-last compile devices"),
+        ("train", "What is measured and kept", "validation patience guard keep test test-limit suite"),
+        ("study", "Steps", "batch optimizer schedule average augment"),
+        ("study", "What is measured and kept", "test test-limit suite"),
+    ],
+)
+def test_help_of_training_stands_in_panels(assay, command, panel, options, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    _, _, rest = assay(command, "--help").out.partition(f"─ {panel} ─")
+    shown = re.findall(r"^│ +\*? *--([a-z-]+)", rest.partition("╰")[0], re.MULTILINE)
+    assert shown == options.split()
+
+
 def test_without_a_command_the_help_is_shown(assay):
     found = assay()
     assert found.code == 2

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from assay.cli import options, terminal
+from assay.cli import options, steps, terminal
 
 
 @terminal.guarded
@@ -31,17 +31,23 @@ def study(
     epochs: Annotated[
         int, typer.Option(min=1, help="Passes over all samples; smaller sets are gone through more often.")
     ] = 10,
-    batch: Annotated[int, typer.Option(min=1, help="Samples of a step.")] = 128,
-    optimizer: Annotated[str | None, typer.Option(help="As of `assay train`.", show_default="AdamW(lr=2e-3)")] = None,
-    schedule: Annotated[str | None, typer.Option(help="As of `assay train`.", show_default="cyclic")] = None,
-    average: Annotated[str | None, typer.Option(help="As of `assay train`.", show_default="none")] = None,
-    augment: Annotated[list[str] | None, typer.Option(help="As of `assay train`; may be repeated.")] = None,
+    batch: steps.Batch = 128,
+    optimizer: steps.Optimizer = None,
+    schedule: steps.Schedule = None,
+    average: steps.Average = None,
+    augment: steps.Augment = None,
     test: Annotated[
-        str | None, typer.Option(metavar="DATA", help="Test data.", show_default="a fifth of the data")
+        str | None,
+        typer.Option(
+            metavar="DATA", help="Test data.", show_default="a fifth of the data", rich_help_panel=steps.MEASURED
+        ),
     ] = None,
-    test_limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N of them.")] = None,
+    test_limit: steps.TestLimit = None,
     suite: Annotated[
-        str | None, typer.Option(help="The attacks that measure: quick, standard.", show_default="PGD-20")
+        str | None,
+        typer.Option(
+            help="The attacks that measure: quick, standard.", show_default="PGD-20", rich_help_panel=steps.MEASURED
+        ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the study in --out.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the study in --out.")] = False,
@@ -62,9 +68,9 @@ def study(
         options.canonical("data", data),
         threat=threat,
         out=out,
-        recipes=_listed(recipes),
-        eps=None if eps is None else [_number(each) for each in _listed(eps)],
-        samples=None if samples is None else list(_listed(samples)),
+        recipes=options.listed(recipes),
+        eps=None if eps is None else [_number(each) for each in options.listed(eps)],
+        samples=None if samples is None else list(options.listed(samples)),
         epochs=epochs,
         test=None if test is None else options.canonical("data", test),
         test_limit=test_limit,
@@ -83,23 +89,6 @@ def study(
     if not quiet:
         for name in ("study.csv", "study.svg", "report.html"):
             terminal.people.print(f"{name:<12} {found.path / name}", soft_wrap=True)
-
-
-def _listed(text: str) -> list[str]:
-    """The parts between commas, those inside brackets left alone.
-
-    Example:
-        >>> _listed("pgdat, TRADES(attack=PGD(steps=5), beta=3)")
-        ['pgdat', 'TRADES(attack=PGD(steps=5), beta=3)']
-    """
-    found, depth = [""], 0
-    for letter in text:
-        depth += (letter in "([") - (letter in ")]")
-        if letter == "," and not depth:
-            found.append("")
-        else:
-            found[-1] += letter
-    return [part.strip() for part in found if part.strip()]
 
 
 def _number(text: str) -> float:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from assay.cli import options, terminal
+from assay.cli import options, steps, terminal
 from assay.errors import AssayError, DivergedError, SettingError, StoreError, TrainingError
 
 if TYPE_CHECKING:
@@ -43,57 +43,93 @@ def train(
         typer.Option("--set", metavar="NAME=VALUE", help="A setting of the recipe: beta=6, attack.steps=7."),
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the data.")] = 10,
-    batch: Annotated[int, typer.Option(min=1, help="Samples of a step, over all processes.")] = 128,
-    optimizer: Annotated[
-        str | None, typer.Option(help="'SGD(lr=0.1, momentum=0.9, weight_decay=5e-4)'.", show_default="AdamW(lr=2e-3)")
+    batch: steps.Batch = 128,
+    optimizer: steps.Optimizer = None,
+    schedule: steps.Schedule = None,
+    average: steps.Average = None,
+    augment: steps.Augment = None,
+    label_smoothing: Annotated[
+        float, typer.Option(help="Share of each target spread over all classes.", rich_help_panel=steps.STEPS)
+    ] = 0.0,
+    clip: Annotated[
+        float | None,
+        typer.Option(help="Largest norm of the gradient.", show_default="none", rich_help_panel=steps.STEPS),
     ] = None,
-    schedule: Annotated[
-        str | None, typer.Option(help="'Piecewise(milestones=(0.5, 0.75))', cosine.", show_default="cyclic")
+    warmup: Annotated[
+        float,
+        typer.Option(metavar="EPOCHS", help="Epochs over which eps grows to its size.", rich_help_panel=steps.STEPS),
+    ] = 0.0,
+    extra: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help="Further data, for instance synthetic.", rich_help_panel=steps.STEPS),
     ] = None,
-    average: Annotated[
-        str | None, typer.Option(help="Average of the weights: 'EMA(decay=0.998)', swa.", show_default="none")
-    ] = None,
-    augment: Annotated[
-        list[str] | None, typer.Option(help="A random change of inputs: 'Crop(padding=4)', flip; may be repeated.")
-    ] = None,
-    label_smoothing: Annotated[float, typer.Option(help="Share of each target spread over all classes.")] = 0.0,
-    clip: Annotated[float | None, typer.Option(help="Largest norm of the gradient.", show_default="none")] = None,
-    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 64-true.")] = "32-true",
+    extra_share: Annotated[
+        float, typer.Option(metavar="SHARE", help="Their share of each batch.", rich_help_panel=steps.STEPS)
+    ] = 0.0,
+    precision: Annotated[
+        str, typer.Option(help="32-true, bf16-mixed or 64-true.", rich_help_panel=steps.SPEED)
+    ] = "32-true",
     channels_last: Annotated[
-        bool, typer.Option("--channels-last", help="Faster convolutions on many devices.")
+        bool,
+        typer.Option("--channels-last", help="Faster convolutions on many devices.", rich_help_panel=steps.SPEED),
     ] = False,
-    compile_: Annotated[bool, typer.Option("--compile", help="Compile the network first.")] = False,
-    warmup: Annotated[float, typer.Option(metavar="EPOCHS", help="Epochs over which eps grows to its size.")] = 0.0,
-    extra: Annotated[str | None, typer.Option(metavar="DATA", help="Further data, for instance synthetic.")] = None,
-    extra_share: Annotated[float, typer.Option(metavar="SHARE", help="Their share of each batch.")] = 0.0,
+    compile_: Annotated[
+        bool, typer.Option("--compile", help="Compile the network first.", rich_help_panel=steps.SPEED)
+    ] = False,
+    devices: Annotated[
+        int, typer.Option(min=1, help="Processes, each with a device of its own.", rich_help_panel=steps.SPEED)
+    ] = 1,
     validation: Annotated[
         int | None,
         typer.Option(
-            metavar="N", help="Samples held out for measuring.", show_default="1,000, at most a tenth of the data"
+            metavar="N",
+            help="Samples held out for measuring.",
+            show_default="1,000, at most a tenth of the data",
+            rich_help_panel=steps.MEASURED,
         ),
     ] = None,
     patience: Annotated[
-        int | None, typer.Option(metavar="EPOCHS", help="Stop when no epoch was better for so long.")
+        int | None,
+        typer.Option(
+            metavar="EPOCHS", help="Stop when no epoch was better for so long.", rich_help_panel=steps.MEASURED
+        ),
     ] = None,
     guard: Annotated[
-        bool, typer.Option("--guard/--no-guard", help="Stop when robust accuracy collapses by more than 20 points.")
+        bool,
+        typer.Option(
+            "--guard/--no-guard",
+            help="Stop when robust accuracy collapses by more than 20 points.",
+            rich_help_panel=steps.MEASURED,
+        ),
     ] = True,
-    keep: Annotated[str, typer.Option(help="Weights of the best epoch or of the last.")] = "best",
+    keep: Annotated[
+        str, typer.Option(help="Weights of the best epoch or of the last.", rich_help_panel=steps.MEASURED)
+    ] = "best",
+    test: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA",
+            help="Evaluate the network on these in the end.",
+            show_default="none",
+            rich_help_panel=steps.MEASURED,
+        ),
+    ] = None,
+    test_limit: steps.TestLimit = None,
+    suite: Annotated[
+        str | None,
+        typer.Option(
+            help="The attacks of that evaluation: quick, standard.",
+            show_default="standard",
+            rich_help_panel=steps.MEASURED,
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", file_okay=False, help="Folder of the run, a MODEL afterwards.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")] = False,
     limit: options.Limit = None,
-    test: Annotated[
-        str | None, typer.Option(metavar="DATA", help="Evaluate the network on these in the end.", show_default="none")
-    ] = None,
-    test_limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N of them.")] = None,
-    suite: Annotated[
-        str | None, typer.Option(help="The attacks of that evaluation: quick, standard.", show_default="standard")
-    ] = None,
     seed: options.Seed = 0,
-    devices: Annotated[int, typer.Option(min=1, help="Processes, each with a device of its own.")] = 1,
     device: options.Device = options.DeviceName.auto,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
