@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from assay.data import Data as Data
     from assay.data import load_data as load_data
     from assay.drawing import picture as picture
+    from assay.evaluation.corrupted import Corrupted as Corrupted
+    from assay.evaluation.corrupted import corrupt as corrupt
     from assay.evaluation.evaluate import evaluate as evaluate
     from assay.evaluation.summary import Evaluation as Evaluation
     from assay.goals import Goal as Goal
@@ -55,6 +57,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Access": "assay.oracle",
     "Combined": "assay.threats",
+    "Corrupted": "assay.evaluation.corrupted",
     "Data": "assay.data",
     "EOT": "assay.transformations",
     "Evaluation": "assay.evaluation",
@@ -77,6 +80,7 @@ _HOMES = {
     "Untargeted": "assay.goals",
     "Universal": "assay.universal",
     "UniversalPatch": "assay.universal",
+    "corrupt": "assay.evaluation.corrupted",
     "evaluate": "assay.evaluation",
     "fit_patch": "assay.universal",
     "fit_substitute": "assay.substitute",

@@ -9,7 +9,20 @@ from typing import Annotated
 import typer
 
 from assay import __version__
-from assay.cli import attack, catalog, evaluate, patch, physical, runs, study, substitute, terminal, train, universal
+from assay.cli import (
+    attack,
+    catalog,
+    corrupt,
+    evaluate,
+    patch,
+    physical,
+    runs,
+    study,
+    substitute,
+    terminal,
+    train,
+    universal,
+)
 
 app = typer.Typer(
     name="assay",
@@ -22,6 +35,7 @@ app = typer.Typer(
 )
 app.command("evaluate")(evaluate.evaluate)
 app.command("attack")(attack.attack)
+app.command("corrupt")(corrupt.corrupt)
 app.command("train")(train.train)
 app.command("study")(study.study)
 app.command("universal")(universal.universal)

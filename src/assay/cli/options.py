@@ -220,3 +220,20 @@ def writable(path: Path, option: str = "--save") -> None:
         if isinstance(error, (FileExistsError, NotADirectoryError)):
             reason = f"{path.parent} is not a folder"
         raise StoreError(f"{path} cannot be written: {reason}. Choose another {option}.") from error
+
+
+def listed(text: str) -> list[str]:
+    """The parts between commas, those inside brackets left alone.
+
+    Example:
+        >>> listed("pgdat, TRADES(attack=PGD(steps=5), beta=3)")
+        ['pgdat', 'TRADES(attack=PGD(steps=5), beta=3)']
+    """
+    found, depth = [""], 0
+    for letter in text:
+        depth += (letter in "([") - (letter in ")]")
+        if letter == "," and not depth:
+            found.append("")
+        else:
+            found[-1] += letter
+    return [part.strip() for part in found if part.strip()]

@@ -14,7 +14,7 @@ from assay.cli.rows import write_csv, write_parquet
 
 Run = Annotated[
     Path,
-    typer.Argument(metavar="RUN", exists=True, file_okay=False, help="A folder of evaluate, train or study."),
+    typer.Argument(metavar="RUN", exists=True, file_okay=False, help="A folder of evaluate, corrupt, train or study."),
 ]
 
 
@@ -32,10 +32,15 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Write the report of a run again, as one HTML file."""
+    from assay.evaluation import folder
+    from assay.evaluation.corrupted.record import KIND
+
     if (run / "train.json").is_file():
         from assay.training.report import render
     elif (run / "study.json").is_file():
         from assay.training.study.page import render
+    elif folder.read(run).get("kind") == KIND:
+        from assay.evaluation.corrupted.page import render
     else:
         from assay.evaluation.report import render
     path = Path(render(run))

@@ -136,7 +136,7 @@ class Pixelate(Corruption):
 def _boxed(x: Tensor, dim: int, size: int) -> Tensor:
     """The images with `size` places along a dimension, each the mean of the old ones whose middles it covers.
 
-    Values are rounded to 8 bits, as Pillow does.
+    Values are rounded to 8 bits, halves upwards, as Pillow does.
     """
     side = x.shape[dim]
     centre = (torch.arange(size, dtype=torch.float64, device=x.device) + 0.5) * (side / size)
@@ -148,7 +148,7 @@ def _boxed(x: Tensor, dim: int, size: int) -> Tensor:
         inside = (first + step < after).to(x.dtype)
         weights = (inside / count).reshape(-1, *[1] * (3 - dim))
         total += x.index_select(dim, (first + step).clamp_max_(side - 1)) * weights
-    return total.mul_(255).round_().div_(255)
+    return total.mul_(255).add_(0.5 + 1e-4).floor_().div_(255)
 
 
 @final

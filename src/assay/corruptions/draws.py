@@ -46,7 +46,7 @@ def _middles(bits: int) -> Tensor:
 @cache
 def _quantiles() -> Tensor:
     """Quantiles of the standard normal distribution, scaled to a variance of exactly 1."""
-    found = torch.special.ndtri(_middles(_BITS))
+    found: Tensor = torch.special.ndtri(_middles(_BITS))
     return (found / found.square().mean().sqrt()).float()
 
 

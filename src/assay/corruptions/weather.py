@@ -13,11 +13,10 @@ from assay.corruptions.crystals import textures
 from assay.corruptions.draws import normal
 from assay.corruptions.filters import moved, zoomed
 from assay.corruptions.plasma import plasma
-from assay.corruptions.severities import SMALL
 from assay.rng import Keyed
 
-_FROST_SIDE = (320, 512)  # pixels of a texture at least, height and width
-_FROST_SMALL = 0.2  # size of the crystals on small images
+_FROST_SIDES = {"imagenet": (320, 512), "cifar": (100, 160)}  # pixels of a texture at least, height and width
+_FROST_SCALE = {"imagenet": 1.0, "cifar": 0.2}  # of the crystals
 
 
 @final
@@ -102,9 +101,10 @@ class Frost(Corruption):
     def apply(self, x: Tensor, parameters: tuple[float, float], rng: Keyed) -> Tensor:
         """Behind the frost."""
         height, width = x.shape[2:]
-        scale = _FROST_SMALL if min(height, width) <= SMALL else 1.0
-        sides = [max(least, int(1.1 * side) + 1) for least, side in zip(_FROST_SIDE, (height, width), strict=True)]
-        ice = textures(*sides, scale).to(x.device)
+        table = self._table(tuple(x.shape))
+        least = _FROST_SIDES[table]
+        sides = [max(own, int(1.1 * side) + 1) for own, side in zip(least, (height, width), strict=True)]
+        ice = textures(*sides, _FROST_SCALE[table]).to(x.device)
         which = rng.integers(0, len(ice)).flatten().tolist()
         place = rng.uniform(2)
         rows = (place[:, 0] * (sides[0] - height)).long().tolist()

@@ -72,15 +72,20 @@ def picture(
         after = fitted(shares(result.x_adv[i].detach().cpu(), threat.bounds))
         adversarial = Tile(head="adversarial", image=after, words=_named(int(result.prediction[i]), classes))
         rows.append([clean, *drawn(own, one, theta[i : i + 1].detach().cpu()), adversarial])
-    return _sheet(rows)
+    return laid_out(rows)
 
 
 def _named(number: int, classes: Sequence[str] | None) -> str:
     return classes[number] if classes and 0 <= number < len(classes) else f"class {number}"
 
 
-def _sheet(rows: list[list[Tile]]) -> Image.Image:
-    """Rows of tiles, with a head above each column and words below each tile."""
+def laid_out(rows: list[list[Tile]], *, accent: bool = True) -> Image.Image:
+    """Rows of tiles, with a head above each column and words below each tile.
+
+    Args:
+        rows: as many tiles in each.
+        accent: whether the words of the last column stand out.
+    """
     wide = [max(row[k].image.width for row in rows) + _GAP for k in range(len(rows[0]))]
     high = [max(tile.image.height for tile in row) + _LINE + _GAP for row in rows]
     sheet = Image.new("RGB", (sum(wide) + _GAP, sum(high) + _LINE + _GAP), "white")
@@ -91,7 +96,7 @@ def _sheet(rows: list[list[Tile]]) -> Image.Image:
         top = _LINE + _GAP
         for row, height in zip(rows, high, strict=True):
             sheet.paste(row[k].image, (left, top))
-            colour = ACCENT if k == len(wide) - 1 else INK
+            colour = ACCENT if accent and k == len(wide) - 1 else INK
             words = _fitting(row[k].words, font, width - _GAP)
             pen.text((left, top + row[k].image.height + 1), words, fill=colour, font=font)
             top += height

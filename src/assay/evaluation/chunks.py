@@ -86,7 +86,7 @@ class Work:
                     "index": batch.index,
                     "label": batch.y,
                     "prediction": batch.prediction,
-                    "confidence": _confidence(batch.output),
+                    "confidence": confidence(batch.output),
                 },
                 seconds=time.perf_counter() - began,
             )
@@ -279,7 +279,7 @@ def complete(store: Store) -> None:
         )
 
 
-def _confidence(output: Tensor) -> Tensor:
+def confidence(output: Tensor) -> Tensor:
     """Highest softmax probability; 1 where the model gives decisions only."""
     if not output.is_floating_point() or output.ndim != 2:
         return torch.ones(len(output))

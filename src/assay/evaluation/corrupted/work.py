@@ -1,0 +1,81 @@
+"""The work of a run over corruptions: predictions on every part of every cell, each kept once it is there."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from assay.evaluation.chunks import confidence
+from assay.evaluation.corrupted.display import Display
+from assay.evaluation.corrupted.record import CLEAN_CELL, Record
+from assay.evaluation.corrupted.source import Cell, Source
+from assay.goals import Untargeted
+from assay.oracle import Access, Oracle, granted_access
+from assay.threats import Linf
+
+
+def cell_name(cell: Cell) -> str:
+    """What a cell is called in files and on the screen."""
+    return CLEAN_CELL if cell is None else f"{cell[0].slug}-{cell[1]}"
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """Computes what a run has not got yet.
+
+    Attributes:
+        record: where it is kept.
+        source: where images come from.
+        model: the model, in the mode in which it is evaluated.
+        device: where the model is.
+        dtype: what images are converted to; None leaves them as they are.
+    """
+
+    record: Record
+    source: Source
+    model: Any
+    device: torch.device
+    dtype: torch.dtype | None
+
+    def all(self, cells: list[Cell], *, show: bool) -> dict[str, int]:
+        """Images of each cell that are classified rightly."""
+        settings = self.record.run["settings"]
+        counts = dict.fromkeys(map(cell_name, cells), 0)
+        starts = range(0, settings["samples"], settings["chunk"])
+        try:
+            with Display(len(cells) * len(starts), show=show) as display:
+                for start in starts:
+                    stop = min(start + settings["chunk"], settings["samples"])
+                    for cell in cells:
+                        right = self._part(cell, start, stop)
+                        counts[cell_name(cell)] += right
+                        display.update(cell_name(cell), *((right, stop - start) if cell else ()))
+        except BaseException:
+            self.record.save("interrupted")
+            raise
+        return counts
+
+    def _part(self, cell: Cell, start: int, stop: int) -> int:
+        """Images of one part that are classified rightly."""
+        shard = self.record.find(cell_name(cell), start, stop)
+        if shard is None:
+            began = time.perf_counter()
+            x, y, index = self.source.batch(cell, start, stop, self.device)
+            prediction, confidence = self._asked(x.to(self.device, self.dtype or x.dtype), y.to(self.device))
+            columns = {"index": index, "label": y, "prediction": prediction.cpu(), "confidence": confidence.cpu()}
+            shard = self.record.write(cell_name(cell), start, columns, time.perf_counter() - began)
+        return shard.left
+
+    def _asked(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The model's decisions and how sure it is of them."""
+        access = granted_access(self.model)
+        oracle = Oracle(self.model, x, Untargeted(y), Linf(0.0), access=access)
+        with torch.no_grad():
+            oracle.judge_clean()
+            prediction = oracle.record.prediction
+            return prediction, confidence(oracle.clean() if access > Access.LABELS else prediction)
