@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
 import torch
 
 from assay import files
+from assay.cli import processes
 from assay.cli.main import main
 from assay.errors import DataError, DivergedError, LostProcessError, StoreError, TrainingError
 
@@ -107,7 +107,7 @@ def launched(monkeypatch, capsys):
             lines.append((devices, line))
             return left.pop(0)
 
-        monkeypatch.setattr(sys.modules["assay.cli.train"], "_exit_codes", start)
+        monkeypatch.setattr(processes, "_exit_codes", start)
         monkeypatch.setenv("OMP_NUM_THREADS", "1")  # which it would set
         code = main([str(each) for each in arguments])
         assert not left
