@@ -173,7 +173,7 @@ def _move(threat: Threat | None, example: Example) -> tuple[Panel, ...]:
         Panel(
             caption=tile.head,
             alt=f"Move of image {example.index}: {tile.head}, {tile.words}",
-            address=_address(tile.image),
+            address=address(tile.image),
         )
         for tile in tiles
     )
@@ -201,22 +201,22 @@ def _pictures(example: Example, bounds: tuple[float, float], *, amplify: bool) -
     )
     captions = _captions(example, factor, "image")
     clean, adversarial, change = (
-        Panel(caption=caption, alt=alt, address=_png(share), small=max(share.shape[-2:]) <= 96)
+        Panel(caption=caption, alt=alt, address=png(share), small=max(share.shape[-2:]) <= 96)
         for share, (caption, alt) in zip(shares, captions, strict=True)
     )
     return clean, adversarial, change
 
 
-def _png(share: Array) -> str:
+def png(share: Array) -> str:
     """An image of shares in [0, 1] as a data address."""
     pixels = _as_image(np.rint(np.clip(np.nan_to_num(share), 0.0, 1.0) * 255).astype(np.uint8))
     picture = Image.fromarray(np.ascontiguousarray(pixels))
     if max(picture.size) > LARGEST_SIDE:
         picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
-    return _address(picture)
+    return address(picture)
 
 
-def _address(picture: Image.Image) -> str:
+def address(picture: Image.Image) -> str:
     """A picture as a data address."""
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", optimize=True)

@@ -1,0 +1,185 @@
+"""``assay.attribute``: how robust a model's explanations are, measured on a data set."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast, final
+
+import torch
+
+from assay import grammar
+from assay.attacks import PGD, Attack
+from assay.attribution import Attribution, Change
+from assay.attributional.page import render
+from assay.attributional.record import Record
+from assay.attributional.summary import summary
+from assay.attributional.work import Work
+from assay.calls import Calls
+from assay.data import Data, load_data
+from assay.errors import InputError, SettingError
+from assay.evaluation.chunks import placement
+from assay.evaluation.prepare import digest, environment
+from assay.models import load_model
+from assay.threats import Threat
+from assay.threats.base import need_budget
+
+STEPS = 50  # of the attack that measures, where none is named
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Attributed:
+    """What was measured.
+
+    Attributes:
+        results: samples, shares, and means of every metric with intervals, as `run.json` holds them.
+        path: the folder; None where nothing was kept.
+    """
+
+    results: dict[str, Any]
+    path: Path | None
+
+
+def attribute(
+    model: Any,
+    data: Any,
+    *,
+    threat: Threat | str | None = None,
+    attribution: Attribution | str = "Gradient",
+    attack: Attack | None = None,
+    change: Change | str = "TopK",
+    k: int | None = None,
+    beta: float | None = 50.0,
+    masks: torch.Tensor | None = None,
+    out: str | os.PathLike[str] | None = None,
+    limit: int | None = None,
+    batch: int = 64,
+    seed: int = 0,
+    device: str | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    step: Callable[[int, int, dict[str, Any]], None] | None = None,
+) -> Attributed:
+    """Attack the explanations of a model's right decisions and measure how much they change.
+
+    Each decision is kept: a move that loses it does not count. Every number stands beside that of a random move of the
+    same size.
+
+    Args:
+        model: a module, or what `load_model` loads.
+        data: (x, y), a map-style Dataset, or what `load_data` loads.
+        threat: what may be changed, with its budget; that of the attack when None.
+        attribution: how decisions are explained.
+        attack: the search; PGD of 50 steps when None.
+        change: what it does to the explanation: `TopK`, `MassCentre`, `Region`, `Manipulation` (towards the map of the
+            sample that follows).
+        k: places of the top-k intersection; those of the change where it has some, else one in eight.
+        beta: of the softplus that stands in the place of ReLU while the search takes gradients; None for none.
+        masks: where maps should lie, `(n, h, w)` bool, for the share that does.
+        out: folder of the run; nothing is kept when None.
+        limit: use only the first so many samples.
+        batch: samples of a part; the results do not depend on it.
+        seed: key of every draw.
+        device: "cpu" or "cuda"; where the model is, or CUDA where there is some, when None.
+        resume: continue the run in `out`; start it where the folder is new or empty.
+        overwrite: replace the run in `out`.
+        step: called after each part with samples done, all samples, and the results so far.
+
+    Raises:
+        AssayError: the named error of whatever cannot be used.
+
+    Example:
+        >>> found = attribute("digits-mlp", "digits", threat="linf:0.1", limit=20)
+        >>> found.results["kept"], found.results["metrics"]["top_k"]["attack"]["value"] < 0.9
+        (1.0, True)
+    """
+    if batch < 1:
+        raise SettingError(f"batch must be at least 1; got {batch}.")
+    samples = (load_data(data) if isinstance(data, str) else Data.of(data)).take(limit)
+    search = _attack(attack, grammar.threat(threat) if isinstance(threat, str) else threat)
+    explained = explained_by(attribution) if isinstance(attribution, str) else attribution
+    wanted = changed_by(change) if isinstance(change, str) else change
+    if masks is not None and len(masks) < len(samples):
+        raise InputError(f"there are {len(masks)} masks for {len(samples)} samples.")
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    network = load_model(model, device=str(place)) if isinstance(model, str) else model
+    where, dtype = placement(network, place, None if isinstance(model, str) or device is None else place)
+    work = Work(
+        model=network, data=samples, attack=search, attribution=explained, change=wanted, beta=beta, k=k, masks=masks,
+        seed=seed, device=where, dtype=dtype,
+    )  # fmt: skip
+    settings = {
+        "model": model if isinstance(model, str) else type(model).__name__, "model_digest": digest(network),
+        "data": samples.name, "data_digest": samples.fingerprint(), "samples": len(samples),
+        "threat": repr(search.threat), "attribution": repr(explained), "attack": repr(search), "change": repr(wanted),
+        "k": k, "beta": beta, "masks": masks is not None, "batch": batch, "seed": seed,
+        "classes": list(samples.classes or ()),
+    }  # fmt: skip
+    record = None
+    if out is not None:
+        record = Record.begin(Path(out), settings, environment(where), resume=resume, overwrite=overwrite)
+    return _run(work, record, batch, step)
+
+
+def explained_by(text: str) -> Attribution:
+    """Read an attribution: `SmoothGrad(draws=10)`, or `Gradient`.
+
+    Raises:
+        GrammarError: it is none.
+    """
+    return cast("Attribution", Calls(text, short=True).read(Attribution))
+
+
+def changed_by(text: str) -> Change:
+    """Read a change: `TopK(k=100)`, or `MassCentre`.
+
+    Raises:
+        GrammarError: it is none.
+    """
+    return cast("Change", Calls(text, short=True).read(Change))
+
+
+def _run(
+    work: Work, record: Record | None, batch: int, step: Callable[[int, int, dict[str, Any]], None] | None
+) -> Attributed:
+    """Every part that is not there yet, and the page."""
+    parts = []
+    try:
+        for start in range(0, len(work.data), batch):
+            found = record.find(start) if record else None
+            if found is None:
+                found = {name: value.cpu() for name, value in work.part(start, start + batch).items()}
+                if record:
+                    record.write(start, found)
+            parts.append(found)
+            if step:
+                step(min(start + batch, len(work.data)), len(work.data), summary(parts))
+    except BaseException:
+        if record:
+            record.save("interrupted", summary(parts) if parts else None)
+        raise
+    results = summary(parts)
+    if record:
+        record.save("done", results)
+        render(record.path)
+    return Attributed(results=results, path=record.path if record else None)
+
+
+def _attack(attack: Attack | None, threat: Threat | None) -> Attack:
+    """The attack, which has a budget.
+
+    Raises:
+        SettingError: there is neither an attack nor a threat.
+        ThreatError: the threat has no budget, or is another than the attack's.
+    """
+    if attack is None and threat is None:
+        raise SettingError("explanations are attacked under a threat: give one, such as Linf(8/255).")
+    if attack is None:
+        assert threat is not None
+        need_budget(threat, "an attack on explanations")
+        return PGD(threat=threat, steps=STEPS)
+    need_budget(attack.threat, "an attack on explanations")
+    return attack

@@ -1,0 +1,104 @@
+"""The folder of a run: settings and results as JSON, and one file of columns for each part of the samples."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, final
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from assay.errors import StoreError
+from assay.evaluation import folder
+from assay.evaluation.schema import State, differences
+from assay.files import remove_stale, write_atomically
+
+KIND, SCHEMA = "attributions", 1
+
+
+@final
+class Record:
+    """A run that was begun.
+
+    Args:
+        path: the folder.
+        run: the content of its run.json.
+    """
+
+    def __init__(self, path: Path, run: dict[str, Any]) -> None:
+        self.path, self.run = path, run
+
+    @classmethod
+    def begin(cls, path: Path, settings: dict[str, Any], environment: Any, *, resume: bool, overwrite: bool) -> Record:
+        """Start a run in a new or empty folder, continue one with `resume`, replace one with `overwrite`.
+
+        Raises:
+            StoreError: the folder holds something else, or a run with other settings.
+        """
+        folder.check(path, resume=resume, overwrite=overwrite)
+        remove_stale(path)
+        if (path / folder.RUN).exists() and resume:
+            found = cls.open(path)
+            if other := differences(found.run["settings"], settings):
+                raise StoreError(
+                    f"{path} was started with other settings and cannot be continued with these: {'; '.join(other)}. "
+                    "Use the old ones, replace the run with --overwrite, or choose another --out."
+                )
+            return found
+        folder.clear(path)
+        content = {"schema_version": SCHEMA, "kind": KIND, "state": "running", "settings": settings}
+        found = cls(path, content | {"environment": environment, "results": None})
+        found.save("running")
+        return found
+
+    @classmethod
+    def open(cls, path: Path) -> Record:
+        """The run in a folder.
+
+        Raises:
+            StoreError: there is none, or one of another kind or a newer assay.
+        """
+        run = folder.read(path)
+        if run.get("kind") != KIND or "settings" not in run:
+            raise StoreError(f"{path} holds no run of `assay attribute`, but {run.get('kind')!r}.")
+        if run["schema_version"] > SCHEMA:
+            raise StoreError(f"{path / folder.RUN} was written by a newer assay. Update assay to read it.")
+        return cls(path, run)
+
+    def save(self, state: State, results: dict[str, Any] | None = None) -> None:
+        """Write run.json."""
+        self.run["state"] = state
+        self.run["results"] = self.run["results"] if results is None else results
+        write_atomically(self.path / folder.RUN, (json.dumps(self.run, indent=1, allow_nan=False) + "\n").encode())
+
+    def write(self, start: int, columns: dict[str, Tensor]) -> None:
+        """Keep the columns of the part that begins with this sample."""
+        plain = {name: value.detach().cpu().contiguous() for name, value in columns.items()}
+        write_atomically(self._file(start), save(plain, metadata={"settings": self._key}))
+
+    def find(self, start: int) -> dict[str, Tensor] | None:
+        """The columns of a part; None where they have to be computed, a file that cannot be read among them."""
+        try:
+            with safe_open(self._file(start), framework="pt") as file:
+                if (file.metadata() or {}).get("settings") != self._key:
+                    return None
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+        except (OSError, SafetensorError):
+            return None
+
+    @property
+    def parts(self) -> list[dict[str, Tensor]]:
+        """The columns of all parts that are there."""
+        starts = sorted(int(path.stem) for path in (self.path / "shards").glob("*.safetensors"))
+        return [columns for start in starts if (columns := self.find(start)) is not None]
+
+    def _file(self, start: int) -> Path:
+        return self.path / "shards" / f"{start:08d}.safetensors"
+
+    @property
+    def _key(self) -> str:
+        """What a part of this run is known by."""
+        return hashlib.sha256(json.dumps(self.run["settings"], sort_keys=True).encode()).hexdigest()[:16]
