@@ -16,6 +16,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import final
 
 import torch
@@ -243,3 +245,50 @@ class Keyed:
         word = self.words(2 * n, rows)
         key = ((word[:, ::2] >> 1) << 32) | word[:, 1::2]  # 63 bits: ties have no practical chance
         return key.topk(k, dim=1, largest=False).indices
+
+
+_GIVEN: ContextVar[Keyed | None] = ContextVar("given", default=None)
+
+
+@contextmanager
+def drawing(rng: Keyed) -> Iterator[None]:
+    """Have models that draw random numbers draw them from this stream, one row of it for each input.
+
+    It reaches every module below the call, through whatever wraps the model, as `torch.no_grad` does. Numbers then
+    depend on the key of each input and not on its batch.
+
+    Example:
+        >>> import torch
+        >>> with drawing(Keyed(0, torch.tensor([7]))):
+        ...     there = stream(torch.zeros(1, 3)).uniform(2)
+        >>> bool((there == Keyed(0, torch.tensor([7])).uniform(2)).all())
+        True
+    """
+    token = _GIVEN.set(rng)
+    try:
+        yield
+    finally:
+        _GIVEN.reset(token)
+
+
+def given(x: Tensor) -> Keyed | None:
+    """The stream that a model is to draw from for these inputs; None where nobody has set one.
+
+    Raises:
+        SettingError: it has another number of rows.
+    """
+    rng = _GIVEN.get()
+    if rng is not None and len(rng.index) != len(x):
+        raise SettingError(
+            f"the stream of random numbers is for {len(rng.index)} inputs and {len(x)} are drawn for: a model that is "
+            "asked with keyed draws has to keep its rows."
+        )
+    return rng
+
+
+def stream(x: Tensor) -> Keyed:
+    """The stream that is given for these inputs, or a new one with a key from torch's own generator."""
+    rng = given(x)
+    if rng is not None:
+        return rng
+    return Keyed(int(torch.randint(1 << 62, ())), torch.arange(len(x), device=x.device))
