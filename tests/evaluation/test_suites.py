@@ -4,13 +4,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import assay
 from assay import grammar, registry
 from assay.attacks import FGSM, PGD
 from assay.errors import AccessError, GrammarError, SettingError
-from assay.evaluation.suites import Stage, Suite, default_suite, fit, load_suite
+from assay.evaluation.stages import Stage, Suite
+from assay.evaluation.suites import default_suite, fit, load_suite
 from assay.oracle import Access
+from assay.rng import derive
+from assay.transformations import EOT
 
 LINF = assay.Linf(0.1)
 
@@ -204,3 +208,106 @@ def test_black_box_needs_no_gradients_and_has_something_for_labels(text: str) ->
 def test_minimal_black_box_asks_for_decisions_alone(text: str) -> None:
     suite = load_suite("minimal-black-box", grammar.threat(text))
     assert {stage.attack.access for stage in suite.stages} == {Access.LABELS}
+
+
+def test_autoattack_has_the_published_settings() -> None:
+    attacks = {stage.name: repr(stage.attack) for stage in load_suite("autoattack", LINF).stages}
+    assert list(attacks) == ["apgd-ce", "apgd-t", "fab-t", "square"]
+    assert "steps=100" in attacks["apgd-ce"]
+    assert "restarts=1" in attacks["apgd-ce"]
+    assert "loss='dlr'" in attacks["apgd-t"]
+    assert "targets=9" in attacks["apgd-t"]
+    assert "targets=9" in attacks["fab-t"]
+    assert "queries=5000" in attacks["square"]
+    sparse = {stage.name: repr(stage.attack) for stage in load_suite("autoattack", assay.L1(3.0)).stages}
+    assert "restarts=5" in sparse["apgd-ce"]
+    assert "targets=5" in sparse["apgd-t"]
+    assert list(sparse) == list(attacks)
+
+
+@pytest.mark.parametrize(
+    ("threat", "published"),
+    [
+        (assay.Linf(1e-4), [(101, 101), (909, 909), (1800, 900)]),
+        (assay.L1(1e-4), [(505, 505), (505, 505), (1800, 900)]),
+    ],
+    ids=repr,
+)
+def test_autoattack_spends_no_more_on_an_unbroken_sample_than_the_original(
+    threat: assay.Threat, published: list[tuple[int, int]]
+) -> None:
+    model = linear_of_ten_classes()
+    x = torch.rand(2, 1, 2, 3, generator=torch.Generator().manual_seed(0))
+    own = []
+    for stage in load_suite("autoattack", threat).stages[:3]:
+        result = stage.attack(model, x, model(x).argmax(dim=1), clean_output=model(x))
+        assert not result.success.any()
+        own.append((int(result.forwards.max()), int(result.backwards.max())))
+    looks = 53  # of the original at outputs, counted with its four attacks
+    assert sum(forwards for forwards, _ in own) <= sum(forwards for forwards, _ in published) + looks
+    assert all(mine <= theirs for (_, mine), (_, theirs) in zip(own, published, strict=True))
+
+
+def linear_of_ten_classes() -> torch.nn.Module:
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(6, 10))
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    return model.eval()
+
+
+def test_a_stage_with_draws_asks_as_often_and_is_read_back(tmp_path: Path) -> None:
+    suite = load_suite(write(tmp_path, STAGE.replace("THREAT)", "THREAT, steps=3)") + 'eot="EOT(draws=4)"'), LINF)
+    assert Suite.read(suite.record()) == suite
+    assert suite.record()["stages"][0]["eot"] == "EOT(draws=4)"
+    model = linear_of_ten_classes()
+    x = torch.full((2, 1, 2, 3), 0.5)
+    y = model(x).argmax(dim=1)
+    found = assay.evaluate(model, (x, y), threat=LINF, suite=tmp_path / "mine.toml", progress=False)
+    stage = found.results["stages"][0]
+    alone = suite.stages[0].attack(model, x, y, seed=derive(0, 1), eot=EOT(draws=4))
+    assert stage["backwards"] == int(alone.backwards.sum())
+    assert stage["forwards"] == int(alone.forwards.sum())
+    assert stage["forwards"] % 4 == 0
+
+
+def test_rand_asks_twenty_times() -> None:
+    assert {repr(stage.eot) for stage in load_suite("rand", LINF).stages} == {"EOT(draws=20)"}
+
+
+def test_what_a_budget_scales_is_multiplied(tmp_path: Path) -> None:
+    text = STAGE.replace("THREAT)", "THREAT, steps=40, restarts=3)") + 'scaled=["steps"]'
+    path = write(tmp_path, text)
+    for budget, steps in ((1.0, 40), (0.1, 4), (10, 400), (0.001, 1)):
+        suite = load_suite(path, LINF, budget)
+        assert suite.stages[0].attack == PGD(threat=LINF, steps=steps, restarts=3)
+        assert suite.record().get("budget", 1.0) == budget
+        assert Suite.read(suite.record()).budget == budget
+
+
+def test_inner_attacks_are_scaled_too(tmp_path: Path) -> None:
+    inner = "MultiTargeted(attack=APGD(threat=THREAT, steps=10), targets=4)"
+    text = f'name="m"\nversion=1\n[[stage]]\nname="p"\nattack="{inner}"\nscaled=["attack.steps"]'
+    attack = load_suite(write(tmp_path, text), LINF, 2).stages[0].attack
+    assert "steps=20" in repr(attack)
+    assert "targets=4" in repr(attack)
+
+
+@pytest.mark.parametrize("budget", [0, -1.0, float("inf"), float("nan"), True])
+def test_budgets_that_are_none(budget: float) -> None:
+    with pytest.raises(SettingError, match="positive number"):
+        load_suite("autoattack", LINF, budget)
+
+
+def test_a_fixed_suite_takes_no_budget() -> None:
+    with pytest.raises(SettingError, match="fixed cost"):
+        load_suite("autoattack", LINF, 2)
+    with pytest.raises(SettingError, match="fixed cost"):
+        load_suite([("a", PGD(threat=LINF))], LINF, 0.5)
+
+
+def test_only_numbers_among_the_settings_are_scaled(tmp_path: Path) -> None:
+    for setting in ("step", "loss", "random_start", "threat.eps.x"):
+        with pytest.raises(SettingError, match="no number among the settings"):
+            load_suite(write(tmp_path, STAGE + f'scaled=["{setting}"]'), LINF, 2)

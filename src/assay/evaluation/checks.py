@@ -11,8 +11,8 @@ from assay import losses
 from assay.evaluation.flags import Flag
 from assay.evaluation.merge import Table
 from assay.evaluation.shards import Shard
+from assay.evaluation.stages import Suite
 from assay.evaluation.store import Store
-from assay.evaluation.suites import Suite
 from assay.goals import Untargeted
 from assay.oracle import Access, Oracle, granted_access
 from assay.threats import L0, Linf, Threat

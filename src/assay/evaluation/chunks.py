@@ -16,8 +16,8 @@ from assay.data import Data
 from assay.errors import InputError, QueriesSpent, SettingError, StoreError
 from assay.evaluation.journal import Journal
 from assay.evaluation.shards import ADV, CLEAN, Shard
+from assay.evaluation.stages import Stage, Suite
 from assay.evaluation.store import Store
-from assay.evaluation.suites import Stage, Suite
 from assay.goals import Untargeted
 from assay.inputs import check_inputs
 from assay.models.metered import Metered
@@ -182,7 +182,8 @@ class Work:
                 batch.y[rows],
                 seed=derive(self.store.run["settings"]["seed"], number),
                 index=batch.index[alive],
-                clean_output=batch.output[rows],
+                clean_output=batch.output[rows] if stage.eot is None else None,
+                eot=stage.eot,
                 keep_moves=not isinstance(self.threat, Additive),  # their move is the difference
                 max_queries=None if allowed is None else allowed - 1,  # the clean answer is one of them
             )

@@ -22,8 +22,9 @@ from assay.evaluation.progress import Display
 from assay.evaluation.ranks import Group, check_devices, join, launch, own_device, wait
 from assay.evaluation.report import render
 from assay.evaluation.schema import Settings
+from assay.evaluation.stages import Suite
 from assay.evaluation.store import Store
-from assay.evaluation.suites import Suite, default_suite
+from assay.evaluation.suites import default_suite
 from assay.evaluation.summary import Evaluation, results
 from assay.models.load import load_model, recorded
 from assay.models.metered import Metered

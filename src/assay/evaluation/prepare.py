@@ -26,8 +26,9 @@ from assay.evaluation.flags import Flag
 from assay.evaluation.folder import RUN, check
 from assay.evaluation.ranks import Group
 from assay.evaluation.schema import Environment
+from assay.evaluation.stages import Suite
 from assay.evaluation.store import Store
-from assay.evaluation.suites import Suite, fit, load_suite
+from assay.evaluation.suites import fit, load_suite
 from assay.goals import Untargeted
 from assay.inputs import check_classes, check_inputs
 from assay.models.metered import Metered

@@ -27,8 +27,8 @@ from assay.errors import AssayError, SettingError, StoreError
 from assay.evaluation.chunks import Work, missing, placement, run
 from assay.evaluation.folder import RUN
 from assay.evaluation.shards import Shard
+from assay.evaluation.stages import Suite
 from assay.evaluation.store import Store
-from assay.evaluation.suites import Stage, Suite
 from assay.files import alive, remove_stale, scratch_folder
 
 Report = Callable[[Shard], None]
@@ -216,7 +216,6 @@ def _work(path: Path, model_name: str, data_name: str, group: Group) -> None:
     store = Store.open(path)
     settings = store.run["settings"]
     threat = grammar.threat(settings["threat"])
-    stages = tuple(Stage(name=s["name"], attack=grammar.attack(s["attack"])) for s in settings["suite"]["stages"])
     model = load_model(model_name, device=own_device())
     device, dtype = placement(model, own_device())
     launcher = int(os.environ[_LAUNCHER])
@@ -230,7 +229,7 @@ def _work(path: Path, model_name: str, data_name: str, group: Group) -> None:
         model=model,
         data=load_data(data_name, limit=settings["limit"]),
         threat=threat,
-        suite=Suite(name=settings["suite"]["name"], version=settings["suite"]["version"], stages=stages),
+        suite=Suite.read(settings["suite"]),
         device=device,
         dtype=dtype,
         report=report,

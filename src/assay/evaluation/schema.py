@@ -20,19 +20,27 @@ STAGE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")  # it becomes the name of a 
 State = Literal["running", "done", "interrupted", "stopped"]
 
 
-class StageRecord(TypedDict):
-    """One attack of the suite, as it is run."""
-
+class _StageRecord(TypedDict):
     name: str  # names the shard folder
     attack: str  # the expression that builds the attack, its threat included
 
 
-class SuiteRecord(TypedDict):
-    """The suite, and the stages that were left after fallbacks and skipped stages."""
+class StageRecord(_StageRecord, total=False):
+    """One attack of the suite, as it is run."""
 
+    eot: str  # the expression of the views or draws that questions are asked about; absent without
+
+
+class _SuiteRecord(TypedDict):
     name: str
     version: int
     stages: list[StageRecord]
+
+
+class SuiteRecord(_SuiteRecord, total=False):
+    """The suite, and the stages that were left after fallbacks and skipped stages."""
+
+    budget: float  # by how much its stages were lengthened; absent where they are as its page says
 
 
 class _Settings(TypedDict):
