@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from assay import attacks as attacks
+    from assay.attributional import Attributed as Attributed
+    from assay.attributional.attribute import attribute as attribute
     from assay.data import Data as Data
     from assay.data import load_data as load_data
     from assay.drawing import picture as picture
@@ -56,6 +58,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Access": "assay.oracle",
+    "Attributed": "assay.attributional",
     "Combined": "assay.threats",
     "Corrupted": "assay.evaluation.corrupted",
     "Data": "assay.data",
@@ -80,6 +83,7 @@ _HOMES = {
     "Untargeted": "assay.goals",
     "Universal": "assay.universal",
     "UniversalPatch": "assay.universal",
+    "attribute": "assay.attributional",
     "corrupt": "assay.evaluation.corrupted",
     "evaluate": "assay.evaluation",
     "fit_patch": "assay.universal",
@@ -95,6 +99,7 @@ _HOMES = {
 
 _MODULES = (
     "attacks",
+    "attribution",
     "corruptions",
     "data",
     "errors",

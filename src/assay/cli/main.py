@@ -11,6 +11,7 @@ import typer
 from assay import __version__
 from assay.cli import (
     attack,
+    attribute,
     catalog,
     corrupt,
     evaluate,
@@ -41,6 +42,7 @@ app.command("study")(study.study)
 app.command("universal")(universal.universal)
 app.command("patch")(patch.patch)
 app.command("physical")(physical.physical)
+app.command("attribute")(attribute.attribute)
 app.command("substitute")(substitute.substitute)
 app.command("list")(catalog.list_)
 app.command("show")(catalog.show)

@@ -41,6 +41,8 @@ def report(
         from assay.training.study.page import render
     elif folder.read(run).get("kind") == KIND:
         from assay.evaluation.corrupted.page import render
+    elif folder.read(run).get("kind") == "attributions":
+        from assay.attributional.page import render
     else:
         from assay.evaluation.report import render
     path = Path(render(run))
