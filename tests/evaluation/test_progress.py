@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from assay.evaluation import progress
+from assay.evaluation import bar
 from assay.evaluation.progress import Display
 from assay.evaluation.shards import Shard
 
@@ -65,7 +65,7 @@ def test_lines_now_and_then_where_there_is_no_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(bar.time, "monotonic", lambda: now[0])
     with Display(("clean", "pgd"), CHUNKS, show=True) as display:
         for start, _ in CHUNKS:
             now[0] += 4.0
@@ -87,7 +87,7 @@ def test_paths_are_not_markup(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_silence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(progress, "_EVERY", 0.0)
+    monkeypatch.setattr(bar, "_EVERY", 0.0)
     with Display(("clean", "pgd"), CHUNKS, show=False) as display:
         display.update(shard("clean", 0, 5, 1.0))
         display.say("hello")
@@ -98,7 +98,6 @@ def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "120")
     with Display(("clean", "pgd"), CHUNKS, show=True) as display:
-        assert display._bar is not None
         display.update(shard("clean", 0, 9, 1.0))
-        display._bar.refresh()
+        display._bar._progress.refresh()
     assert "robust so far 90.0%" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from assay.training import display as module
+from assay.evaluation import bar as module
 from assay.training.display import Display
 
 ROW = {"epoch": 2, "loss": 1.25, "clean": 0.875, "robust": 0.5, "images_per_second": 1234.4, "lr": 0.002}
@@ -56,7 +56,7 @@ def test_a_bar_on_a_terminal(screen):
     text = screen(True)
     with Display(2, 2000, 64, show=True) as display:
         display.step(2001, 0.5, 1.0, 2.0 * 2001)
-        display._bar.refresh()
+        display._bar._progress.refresh()
     assert "epoch 2/2" in text.getvalue()
     assert "loss 0.500" in text.getvalue()
     assert "1:06:38 left" in text.getvalue()

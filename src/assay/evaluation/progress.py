@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from types import TracebackType
 from typing import final
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from torch import Tensor
 from typing_extensions import Self
 
 from assay.evaluation import smallest
+from assay.evaluation.bar import Bar, clock
 from assay.evaluation.shards import CLEAN, Shard
-
-_EVERY = 10.0  # seconds between two lines where there is no terminal
 
 
 @final
@@ -39,7 +35,6 @@ class Display:
         workers: int = 1,
         minimal: bool = False,
     ) -> None:
-        self._show = show
         self._workers = workers
         self._minimal = minimal
         self._stages = stages
@@ -49,30 +44,16 @@ class Display:
         self._seconds: dict[str, list[float]] = {stage: [] for stage in stages}
         self._done = 0
         self._total = len(stages) * len(chunks)
-        self._console = Console(stderr=True, highlight=False, markup=False)
-        self._last = time.monotonic()
-        self._bar: Progress | None = None
+        self._bar = Bar("result", "left", total=self._total, show=show, description=stages[0])
 
     def __enter__(self) -> Self:
-        if self._show and self._console.is_terminal:
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[result]}"),
-                TextColumn("{task.fields[left]}"),
-                console=self._console,
-                transient=True,
-            )
-            self._bar.start()
-            self._task = self._bar.add_task(self._stages[0], total=self._total, result="", left="")
+        self._bar.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar:
-            self._bar.stop()
+        self._bar.__exit__(kind, error, trace)
 
     def update(self, shard: Shard) -> None:
         """Take in one shard."""
@@ -83,18 +64,14 @@ class Display:
             self._smallest[shard.start] = torch.minimum(self._smallest.get(shard.start, distance), distance)
         self._seconds[shard.stage].append(shard.seconds)
         self._done += 1
-        result, left = self.result, _clock(self.time_left)
-        if self._bar:
-            self._bar.update(self._task, completed=self._done, description=shard.stage, result=result, left=left)
-        elif self._show and time.monotonic() - self._last >= _EVERY:
-            self._last = time.monotonic()
-            parts = (f"{shard.stage}: {self._done} of {self._total} parts", result, left)
-            self._console.print(", ".join(part for part in parts if part))
+        left = "" if self.time_left is None else f"{clock(self.time_left)} left"
+        parts = (f"{shard.stage}: {self._done} of {self._total} parts", self.result, left)
+        line = ", ".join(part for part in parts if part)
+        self._bar.update(self._done, shard.stage, line, result=self.result, left=left)
 
     def say(self, text: str) -> None:
         """Write one line."""
-        if self._show:
-            self._console.print(text, soft_wrap=True)
+        self._bar.say(text, soft_wrap=True)
 
     @property
     def result(self) -> str:
@@ -122,11 +99,3 @@ class Display:
         chunks = len(self._sizes)
         left = sum(sum(s) / len(s) * (chunks - len(s)) for s in self._seconds.values())
         return left / self._workers
-
-
-def _clock(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d} left" if hours else f"{minutes}:{rest:02d} left"

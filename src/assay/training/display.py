@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from types import TracebackType
 from typing import final
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 from typing_extensions import Self
 
+from assay.evaluation.bar import Bar, clock
 from assay.training.folder import Row
 
-_EVERY = 10.0  # seconds between two lines where there is no terminal
 _HEAD = "epoch      loss    clean   robust  images/s        lr"
 
 
@@ -28,30 +26,18 @@ class Display:
     """
 
     def __init__(self, epochs: int, steps: int, batch: int, *, show: bool) -> None:
-        self._epochs, self._steps, self._batch, self._show = epochs, steps, batch, show
-        self._console = Console(stderr=True, highlight=False, markup=False)
-        self._last = time.monotonic()
-        self._bar: Progress | None = None
+        self._epochs, self._steps, self._batch = epochs, steps, batch
+        self._bar = Bar("state", total=epochs * steps, show=show, counted=False)
 
     def __enter__(self) -> Self:
-        if self._show and self._console.is_terminal:
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TextColumn("{task.fields[state]}"),
-                console=self._console,
-                transient=True,
-            )
-            self._bar.start()
-            self._task = self._bar.add_task("", total=self._epochs * self._steps, state="")
+        self._bar.__enter__()
         self.say(_HEAD)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar:
-            self._bar.stop()
+        self._bar.__exit__(kind, error, trace)
 
     def step(self, done: int, loss: float, seconds: float, total: float) -> None:
         """A step is done.
@@ -65,12 +51,9 @@ class Display:
         epoch, place = divmod(done - 1, self._steps)
         speed = (place + 1) * self._batch / seconds if seconds else 0.0
         left = total / done * (self._epochs * self._steps - done)
-        state = f"loss {loss:.3f}  {speed:,.0f} images/s  {_time(left)} left"
-        if self._bar:
-            self._bar.update(self._task, completed=done, description=f"epoch {epoch + 1}/{self._epochs}", state=state)
-        elif self._show and time.monotonic() - self._last > _EVERY:
-            self._last = time.monotonic()
-            self.say(f"epoch {epoch + 1}/{self._epochs}, step {place + 1}/{self._steps}: {state}")
+        state = f"loss {loss:.3f}  {speed:,.0f} images/s  {clock(left)} left"
+        where = f"epoch {epoch + 1}/{self._epochs}"
+        self._bar.update(done, where, f"{where}, step {place + 1}/{self._steps}: {state}", state=state)
 
     def epoch(self, row: Row) -> None:
         """An epoch is done and measured."""
@@ -79,20 +62,12 @@ class Display:
         speed = f"{row['images_per_second']:,.0f}"
         place = f"{row['epoch']}/{self._epochs}"
         self.say(f"{place:>5} {row['loss']:>9.4f} {clean:>8} {robust:>8} {speed:>9} {row['lr']:>9.2g}")
-        self._last = time.monotonic()
 
     def say(self, text: str) -> None:
         """A line for people."""
-        if self._show:
-            self._console.print(text)
+        self._bar.say(text)
 
 
 def say(text: str) -> None:
     """A line for people, outside of a table."""
     Console(stderr=True, highlight=False, markup=False).print(text)
-
-
-def _time(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
