@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
 import typer
+from rich.console import Console
 from typer.testing import CliRunner
 
 from assay import errors
@@ -90,3 +92,17 @@ def test_exit_codes_of_commands_pass():
 def test_a_document_is_strict_json(capsys):
     terminal.document({"a": [float("inf"), float("nan"), 1.5], "b": (1, None)})
     assert json.loads(capsys.readouterr().out) == {"a": [None, None, 1.5], "b": [1, None]}
+
+
+@pytest.mark.parametrize(("more", "shown"), [({}, []), ({"elapsed": True}, ["0:00:00"]), ({"left": True}, ["left"])])
+def test_a_bar_is_for_people_with_a_terminal(more, shown, monkeypatch):
+    for terminal_there, quiet in ((True, False), (True, True), (False, False)):
+        text = io.StringIO()
+        monkeypatch.setattr(terminal, "people", Console(file=text, force_terminal=terminal_there, width=120))
+        with terminal.bar("{task.fields[won]}", quiet=quiet, **more) as bar:
+            bar.add_task("pgd", total=4, completed=1, won="3 won")
+            bar.refresh()
+        found = text.getvalue()
+        words = ["pgd", "1/4", "3 won", *shown]
+        assert [word in found for word in words] == [terminal_there and not quiet] * len(words)
+        assert "left" in shown or "left" not in found

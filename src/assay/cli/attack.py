@@ -14,8 +14,6 @@ from assay.cli import options, terminal
 from assay.errors import AssayError, QueriesSpent, SettingError, StoreError
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from assay.cli import search
     from assay.cli.pictures import Picture
     from assay.data import Data
@@ -135,7 +133,7 @@ def _gathered(
     """What the search gives, chunk by chunk, and what ended it before its time; nothing is lost with the error."""
     chunks: list[search.Columns] = []
     ended: BaseException | None = None
-    with terminal.running(), _progress(quiet) as progress:
+    with terminal.running(), terminal.bar("{task.fields[won]}", quiet=quiet, elapsed=True, left=True) as progress:
         task = progress.add_task(name, total=len(samples), won="")
         try:
             for columns in steps:
@@ -209,30 +207,6 @@ def _nothing(interrupted: bool, goal: str) -> None:
         terminal.panel("Interrupted", "Stopped before the first chunk was done; a smaller --batch helps.", "yellow")
         raise typer.Exit(terminal.INTERRUPTED)
     raise SettingError(f"nothing to attack: every sample is of the class {goal} already.")
-
-
-def _progress(quiet: bool) -> Progress:
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[won]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=terminal.people,
-        transient=True,
-        disable=quiet or not terminal.people.is_terminal,
-    )
 
 
 def _table(found: dict[str, Any]) -> Table:

@@ -73,7 +73,7 @@ def attribute(
     model, data = options.canonical("model", model), options.canonical("data", data)
     samples, place = load_data(data, limit=limit), options.device(device)
     options.model(model, place, samples, search.threat)
-    with terminal.running(), _progress(quiet) as bar:
+    with terminal.running(), terminal.bar("{task.fields[now]}", quiet=quiet, left=True) as bar:
         task = bar.add_task("explanations", total=len(samples), now="")
 
         def step(done: int, total: int, results: dict[str, Any]) -> None:
@@ -158,20 +158,4 @@ def _words(results: dict[str, Any]) -> str:
     return (
         f"{begun}. Decisions kept: {results['kept']:.1%} under attack, {results['kept_at_random']:.1%} at random; the "
         f"others do not count. Passes a sample: {results['forwards']:.0f} forward, {results['backwards']:.0f} backward."
-    )
-
-
-def _progress(quiet: bool) -> Any:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[now]}"),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=terminal.people,
-        transient=True,
-        disable=quiet or not terminal.people.is_terminal,
     )

@@ -180,15 +180,11 @@ def _save(
     quiet: bool,
 ) -> None:
     """Write copies, with a bar."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from assay.corruptions import select
     from assay.data.copying import write_copies
 
     kinds = select("common" if names is None else names)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    silent = quiet or not terminal.people.is_terminal
-    with terminal.running(), Progress(*columns, console=terminal.people, transient=True, disable=silent) as bar:
+    with terminal.running(), terminal.bar(quiet=quiet, left=True) as bar:
         task = bar.add_task("writing", total=5 * len(kinds) * len(samples))
 
         def told(name: str, count: int) -> None:

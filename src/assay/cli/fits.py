@@ -13,8 +13,6 @@ from assay.cli import options, terminal
 from assay.errors import GrammarError, InputError
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from assay.data import Data
     from assay.universal import Fitting, Rate, Rates
     from assay.universal.fitted import Fitted
@@ -114,7 +112,7 @@ def run(
     found: F | None = None
     passes = 0
     try:
-        with terminal.running(), _progress(quiet) as progress:
+        with terminal.running(), terminal.bar("{task.fields[fooled]}", quiet=quiet, elapsed=True) as progress:
             task = progress.add_task("fitting", total=None, fooled="")
             for now in steps:
                 if kept and found is None:
@@ -203,21 +201,6 @@ def measure_saved(
         table.add_row("model, data", f"{known['model']}, {known['data']}, {rates.samples} samples")
         _add_rates(table, {"": rates})
         terminal.people.print(table, soft_wrap=True)
-
-
-def _progress(quiet: bool) -> Progress:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[fooled]}"),
-        TimeElapsedColumn(),
-        console=terminal.people,
-        transient=True,
-        disable=quiet or not terminal.people.is_terminal,
-    )
 
 
 def _table(found: F, describe: Callable[[Table, F], None]) -> Table:

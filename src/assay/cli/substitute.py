@@ -13,8 +13,6 @@ from assay.cli import fits, options, terminal
 from assay.errors import StoreError
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from assay.substitute import Substitute
 
 
@@ -66,7 +64,7 @@ def substitute(
     target = load_model(model, device=options.device(device))
     starting_network(network, samples.batch(0, 1)[0], seed)  # before a question is asked
     last: Substitute | None = None
-    with terminal.running(), _progress(quiet) as progress:
+    with terminal.running(), terminal.bar("queries, {task.fields[agreement]}", quiet=quiet, elapsed=True) as progress:
         task = progress.add_task("training", total=max_queries, agreement="")
 
         def told(now: Substitute) -> None:
@@ -113,21 +111,6 @@ def _check(out: Path, *, overwrite: bool) -> None:
     if names and not overwrite:
         raise StoreError(f"{out} holds a network already. Replace it with --overwrite, or choose another --out.")
     options.writable(out / "model.json", "--out")
-
-
-def _progress(quiet: bool) -> Progress:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("queries, {task.fields[agreement]}"),
-        TimeElapsedColumn(),
-        console=terminal.people,
-        transient=True,
-        disable=quiet or not terminal.people.is_terminal,
-    )
 
 
 def _table(found: Substitute, out: Path) -> Table:

@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn, ParamSpec, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TextIO, TypeVar
 
 import typer
 from rich.console import Console
@@ -19,6 +19,9 @@ from rich.panel import Panel
 from rich.text import Text
 
 from assay.errors import AccessError, AssayError, DataError, InputError, ModelError, StoreError, TrainingError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -80,6 +83,37 @@ def _plain(content: Any) -> Any:
 def panel(title: str, message: str, style: str = "red") -> None:
     """Show a message in a box on stderr."""
     people.print(Panel(Text(message), title=escape(title), title_align="left", border_style=style))
+
+
+def bar(field: str = "", *, quiet: bool, elapsed: bool = False, left: bool = False) -> Progress:
+    """A bar on stderr, on terminals only.
+
+    Args:
+        field: what stands behind it, in the words of rich: "{task.fields[won]}".
+        quiet: show nothing.
+        elapsed: show the time so far.
+        left: show the time that is left.
+    """
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        *([TextColumn(field)] if field else []),
+        *([TimeElapsedColumn()] if elapsed else []),
+        *([TextColumn("left"), TimeRemainingColumn()] if left else []),
+        console=people,
+        transient=True,
+        disable=quiet or not people.is_terminal,
+    )
 
 
 @contextmanager
