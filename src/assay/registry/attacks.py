@@ -140,7 +140,7 @@ ATTACKS = (
         "labels",
         "every point of a grid over moves of a few numbers, by decisions only",
         "Engstrom et al. 2019, https://arxiv.org/abs/1712.02779",
-        threats=("rotation", "translation"),
+        threats=("rotation", "translation", "corruptions"),
         aliases=("grid",),
     ),
     _attack(
@@ -148,7 +148,7 @@ ATTACKS = (
         "scores",
         "the worst of some random moves, and of a random walk from there, by scores only",
         "Engstrom et al. 2019, https://arxiv.org/abs/1712.02779",
-        threats=EVERY,
+        threats=(*EVERY, "corruptions"),
         aliases=("random",),
     ),
     _attack(

@@ -17,6 +17,7 @@ THREATS = tuple(
         ("Recolor", "one map of colours for all pixels changes each channel of a colour space by at most eps"),
         ("ToneCurve", "one curve for all values changes each by at most eps"),
         ("Patch", "one square of at most the share eps of the image is free, or a region"),
+        ("Corruptions", "snow, blur, noise and others of a list at a severity of at most eps"),
         ("Combined", "several threats one after the other, each with its own budget"),
     )
 )

@@ -3,6 +3,7 @@
 from assay.threats.affine import Rotation, Translation
 from assay.threats.base import Threat
 from assay.threats.combined import Combined
+from assay.threats.corruptions import Corruptions
 from assay.threats.flow import Flow
 from assay.threats.functional import Recolor, ToneCurve
 from assay.threats.lp import L1, L2, Linf
@@ -14,6 +15,7 @@ __all__ = [
     "L1",
     "L2",
     "Combined",
+    "Corruptions",
     "Flow",
     "Linf",
     "Patch",
