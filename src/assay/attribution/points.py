@@ -1,4 +1,4 @@
-"""Weighted means of gradients at several points for each input, all sent through the model together."""
+"""Weighted means of gradients at several points for each input, sent through the model in full micro-batches."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from assay.attribution.base import slopes
+from assay.oracle.memory import MicroBatch
 
 
 def mean_slope(model: Any, points: Tensor, weights: Tensor, classes: Tensor, *, graph: bool) -> Tensor:
@@ -18,12 +19,18 @@ def mean_slope(model: Any, points: Tensor, weights: Tensor, classes: Tensor, *, 
         points: `(b, k, *shape)`.
         weights: of the points, `(k,)`.
         classes: which logit, `(b,)`.
-        graph: keep the way back to the points.
+        graph: keep the way back to the points; they then go through the model all at once.
 
     Returns:
         `(b, *shape)`.
     """
     b, k = points.shape[:2]
-    grad = slopes(model, points.flatten(0, 1), classes.repeat_interleave(k), graph=graph).map
-    weights = weights.to(grad).reshape(1, k, *[1] * (points.ndim - 2))
-    return torch.sum(grad.reshape(b, k, *points.shape[2:]) * weights, dim=1)
+    weights = weights.to(points).reshape(1, k, *[1] * (points.ndim - 2))
+    at_once = k if graph else max(1, MicroBatch(model, points[:, 0], None).rows // b)
+    total = torch.zeros_like(points[:, 0])
+    for start in range(0, k, at_once):
+        part = points[:, start : start + at_once]
+        rows = classes.repeat_interleave(part.shape[1])
+        grad = slopes(model, part.flatten(0, 1), rows, graph=graph).map.reshape(part.shape)
+        total = total + torch.sum(grad * weights[:, start : start + at_once], dim=1)
+    return total
