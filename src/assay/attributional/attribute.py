@@ -18,7 +18,7 @@ from assay.attributional.record import Record
 from assay.attributional.summary import summary
 from assay.attributional.work import Work
 from assay.calls import Calls
-from assay.data import Data, load_data
+from assay.data import adopted
 from assay.errors import InputError, SettingError
 from assay.evaluation.chunks import placement
 from assay.evaluation.prepare import digest, environment
@@ -98,7 +98,7 @@ def attribute(
     """
     if batch < 1:
         raise SettingError(f"batch must be at least 1; got {batch}.")
-    samples = (load_data(data) if isinstance(data, str) else Data.of(data)).take(limit)
+    samples = adopted(data, limit)
     search = _attack(attack, grammar.threat(threat) if isinstance(threat, str) else threat)
     explained = explained_by(attribution) if isinstance(attribution, str) else attribution
     wanted = changed_by(change) if isinstance(change, str) else change

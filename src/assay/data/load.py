@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,6 +73,23 @@ def _reader(spec: str) -> Callable[[str], Data]:
 
         return hubs.read_hf if scheme == "hf" else hubs.read_torchvision
     return _called
+
+
+def adopted(source: Any, limit: int | None = None) -> Data:
+    """Data as the functions of this library take them: named as for `load_data`, or whatever `Data.of` adopts.
+
+    Args:
+        source: what was given.
+        limit: use only the first so many samples.
+
+    Raises:
+        DataError: there is no such data, or they cannot be used.
+
+    Example:
+        >>> len(adopted("digits", 7)), len(adopted((torch.rand(9, 3), torch.zeros(9, dtype=torch.int64))))
+        (7, 9)
+    """
+    return (load_data(source) if isinstance(source, str) else Data.of(source)).take(limit)
 
 
 def _shipped(name: str) -> Data:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, final
 
 from assay.attacks import Attack
-from assay.data import Data, load_data
+from assay.data import Data, adopted
 from assay.errors import SettingError
 from assay.evaluation.evaluate import evaluate
 from assay.evaluation.suites import load_suite
@@ -64,7 +64,7 @@ class Final:
             return None
         if threat is None:
             raise SettingError("the final evaluation needs a threat: give threat (--threat linf:0.1).")
-        samples = (load_data(test) if isinstance(test, str) else Data.of(test)).take(limit)
+        samples = adopted(test, limit)
         return cls(data=samples, threat=threat, suite=suite)
 
     def of_run(self, found: Training, *, progress: bool) -> Training:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 from torch import nn
 
 from assay import grammar
-from assay.data import Data, load_data
+from assay.data import adopted
 from assay.threats import Threat
 from assay.training.augmentation import Augmentation
 from assay.training.averaging import Average
@@ -118,8 +118,8 @@ def train(
         >>> len(done.history), done.model is net
         (2, True)
     """
-    samples = (load_data(data) if isinstance(data, str) else Data.of(data)).take(limit)
-    more = None if extra is None else load_data(extra) if isinstance(extra, str) else Data.of(extra)
+    samples = adopted(data, limit)
+    more = None if extra is None else adopted(extra)
     allowed = grammar.threat(threat) if isinstance(threat, str) else threat
     settings = Settings(
         recipe=grammar.recipe(recipe, allowed) if isinstance(recipe, str) else recipe,

@@ -13,7 +13,7 @@ from typing import Any, final
 
 from assay import grammar
 from assay.attacks import PGD
-from assay.data import Data, load_data
+from assay.data import Data, adopted
 from assay.data.parts import part, shuffled, split
 from assay.errors import SettingError
 from assay.rng import derive
@@ -107,12 +107,12 @@ def study(
         [('standard', 0.0, 48), ('fgsmat', 0.1, 48), ('fgsmat', 0.1, 12)]
     """
     _check(model, training)
-    known = (load_data(data) if isinstance(data, str) else Data.of(data)).take(limit)
+    known = adopted(data, limit)
     allowed = grammar.threat(threat) if isinstance(threat, str) else threat
     if test is None:
         known, held = split(known, len(known) - len(known) // _TEST_SHARE, seed=derive(seed, "test"))
     else:
-        held = load_data(test) if isinstance(test, str) else Data.of(test)
+        held = adopted(test)
     budget = allowed.eps if isinstance(allowed.eps, float) else 0.0
     plan = Plan(
         threat=allowed,
