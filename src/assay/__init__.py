@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from assay.goals import Goal as Goal
     from assay.goals import Targeted as Targeted
     from assay.goals import Untargeted as Untargeted
+    from assay.models import defend as defend
     from assay.models import load_model as load_model
     from assay.oracle import Access as Access
     from assay.oracle import Oracle as Oracle
@@ -85,6 +86,7 @@ _HOMES = {
     "UniversalPatch": "assay.universal",
     "attribute": "assay.attributional",
     "corrupt": "assay.evaluation.corrupted",
+    "defend": "assay.models",
     "evaluate": "assay.evaluation",
     "fit_patch": "assay.universal",
     "fit_substitute": "assay.substitute",
@@ -102,6 +104,7 @@ _MODULES = (
     "attribution",
     "corruptions",
     "data",
+    "defenses",
     "errors",
     "evaluation",
     "losses",

@@ -264,5 +264,5 @@ def _fits(given: Any, annotation: str) -> bool:
         return "str" in kinds or "Literal" in annotation
     if given is None:
         return "None" in kinds
-    known = {"Attack", "Threat", "Transformation"}
+    known = {"Attack", "Defense", "Threat", "Transformation"}
     return not kinds <= known or bool(kinds & {cls.__name__ for cls in type(given).__mro__})

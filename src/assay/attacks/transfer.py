@@ -115,7 +115,17 @@ class Transfer(Attack):
         aim = self.attack.aim(goal)
         with evaluating(model):
             _check(model, name, x, goal)
-            oracle = Oracle(model, x, aim, self.threat, access=self.attack.access, referee=False, packed=True)
+            oracle = Oracle(
+                model,
+                x,
+                aim,
+                self.threat,
+                access=self.attack.access,
+                referee=False,
+                packed=True,
+                seed=rng.seed,  # for surrogates that draw random numbers
+                index=rng.index,
+            )
             return self.attack.run(oracle, x, aim, rng).detach()
 
     def _loaded(self, spec: str, x: Tensor) -> nn.Module:

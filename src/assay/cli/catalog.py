@@ -33,6 +33,7 @@ class Listed(str, Enum):
     augmentations = "augmentations"
     attributions = "attributions"
     changes = "changes"
+    defenses = "defenses"
     models = "models"
     data = "data"
     suites = "suites"
@@ -52,6 +53,7 @@ _KINDS: dict[Listed, registry.Kind] = {
     Listed.augmentations: "augmentation",
     Listed.attributions: "attribution",
     Listed.changes: "change",
+    Listed.defenses: "defense",
     Listed.models: "model",
     Listed.data: "data",
     Listed.suites: "suite",

@@ -1,5 +1,6 @@
 """Models: loading them from anywhere, what answers with labels or scores only, and small reference networks."""
 
+from assay.models.defended import Defended, defend
 from assay.models.ensemble import Ensemble
 from assay.models.estimators import Estimator
 from assay.models.function import Function
@@ -9,6 +10,7 @@ from assay.models.load import load_model
 from assay.models.metered import Metered
 
 __all__ = [
+    "Defended",
     "Ensemble",
     "Estimator",
     "Function",
@@ -18,5 +20,6 @@ __all__ = [
     "Rounded",
     "ScoresOnly",
     "TopK",
+    "defend",
     "load_model",
 ]

@@ -179,6 +179,7 @@ def _decided(scores: Tensor, winner: Tensor) -> Tensor:
     return scores.scatter(1, winner[:, None], above[:, None])
 
 
+_READ_ALONE = ("Ensemble", "Defended")  # MODELs that are calls and no views
 LIMITS: dict[str, type[Limited]] = {
     "LabelsOnly": LabelsOnly,
     "ScoresOnly": ScoresOnly,
@@ -216,7 +217,7 @@ class LimitedSpec(Expression):
 
     def call(self, node: ast.Call, depth: int) -> Any:
         """A view of a model or of another view."""
-        if isinstance(node.func, ast.Name) and node.func.id == "Ensemble":
+        if isinstance(node.func, ast.Name) and node.func.id in _READ_ALONE:
             return ast.unparse(node)  # a MODEL, which is read on its own
         if not isinstance(node.func, ast.Name) or node.func.id not in self.settings:
             raise self.error(f"a model is wrapped by {', '.join(self.settings)}", node.func)

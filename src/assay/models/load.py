@@ -12,6 +12,7 @@ from assay import registry
 from assay.errors import ModelError
 from assay.importing import named_object, near
 from assay.models import saved, zoo
+from assay.models.defended import is_defended, read_defended
 from assay.models.ensemble import Ensemble, EnsembleSpec, is_ensemble
 from assay.models.estimators import Estimator, is_estimator, read_sklearn
 from assay.models.http_model import read_http
@@ -21,7 +22,7 @@ _FORMS = (
     "a zoo name ({names}), package.module:callable, the folder of a training run, a file (.pt2 of torch.export, .pt or "
     ".ts of TorchScript, .onnx), "
     "torchvision:NAME, timm:NAME, hf:NAME, sklearn:FILE, http://host:port/path, a view of one of these, such as "
-    "LabelsOnly('MODEL'), or several as one: Ensemble('MODEL', 'MODEL')"
+    "LabelsOnly('MODEL'), several as one: Ensemble('MODEL', 'MODEL'), or one with a defense: Defended('MODEL', DEFENSE)"
 )
 
 
@@ -32,8 +33,8 @@ def load_model(spec: str, *, device: str | torch.device = "cpu") -> nn.Module:
         spec: a zoo name ("fashion-cnn"), "package.module:callable" (called without arguments, returns a module or a
             classifier of scikit-learn), the folder of a training run ("runs/t"), the path of a .pt2, TorchScript or
             .onnx file, "torchvision:NAME", "timm:NAME", "hf:NAME", "sklearn:FILE?trust=yes", "http://host:port/path",
-            or a view of one of these: "LabelsOnly('MODEL')", "TopK('MODEL', 3)", "Rounded('MODEL', 2)", or several of
-            them as one: "Ensemble('MODEL', 'MODEL')".
+            or a view of one of these: "LabelsOnly('MODEL')", "TopK('MODEL', 3)", "Rounded('MODEL', 2)", several of
+            them as one: "Ensemble('MODEL', 'MODEL')", or one with a defense: "Defended('MODEL', BitDepth(bits=3))".
         device: where it goes.
 
     Raises:
@@ -51,6 +52,8 @@ def load_model(spec: str, *, device: str | torch.device = "cpu") -> nn.Module:
     if is_limited(spec):
         inner, views = LimitedSpec(spec).parts()
         model = limited(load_model(inner, device=device), views)
+    elif is_defended(spec):
+        model = read_defended(spec, lambda inner: load_model(inner, device=device))
     elif is_ensemble(spec):
         members, settings = EnsembleSpec(spec).parts()
         model = Ensemble(*[load_model(member, device=device) for member in members], **settings)

@@ -123,9 +123,12 @@ _AGAIN = "Copy the folder again, or repeat the training."
 
 
 def _built(network: str, folder: str | os.PathLike[str]) -> nn.Module:
+    from assay.models.defended import is_defended, read_defended
     from assay.models.load import load_model  # which reads such folders itself
 
     try:
+        if is_defended(network):
+            return read_defended(network, lambda inner: _built(inner, folder))
         if registry.find("network", network.partition("(")[0]):
             built: nn.Module = Calls(network, short=True).read(nn.Module)
             return built

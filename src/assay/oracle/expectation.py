@@ -17,7 +17,7 @@ from assay.oracle.gradients import finite, gradient, loss_of
 from assay.oracle.memory import MicroBatch
 from assay.oracle.questions import Answers, Case, Losses, Questions, Second, detached
 from assay.oracle.verdicts import Verdict
-from assay.rng import Keyed, derive
+from assay.rng import Keyed, derive, drawing
 from assay.threats import Threat
 from assay.transformations.eot import EOT, MOST_DRAWS
 
@@ -95,9 +95,15 @@ class Expectation(Questions):
         """The model's outputs for views of moved inputs."""
 
         def looked(x: Tensor, rng: Keyed, each: Tensor) -> Answers:
-            return {"output": self._model(self._eot.views(x, rng, threat.bounds))}
+            return {"output": self._answer(x, rng, threat)}
 
         return looked
+
+    def _answer(self, x: Tensor, rng: Keyed, threat: Threat) -> Any:
+        """The model's output for views of inputs; what it draws itself has the key of the view."""
+        seen = self._eot.views(x, rng, threat.bounds)
+        with drawing(rng.named("model")):
+            return self._model(seen)
 
     def _sloped(self, case: Case, losses: Callable[[Any], Sequence[Loss | None]]) -> Answers:
         """The mean of the first loss and the gradients of the means of all, `(n, k, *m)`."""
@@ -110,7 +116,7 @@ class Expectation(Questions):
             asked = losses(None if case.extra is None else case.extra[each])
             with torch.enable_grad():
                 x.requires_grad_()
-                output = self._model(self._eot.views(x, rng, case.threat.bounds))
+                output = self._answer(x, rng, case.threat)
                 found = [gradient(output, x, guide, loss, keep=i + 1 < len(asked)) for i, loss in enumerate(asked)]
             grad = torch.stack([slope for _, slope in found], dim=1)
             grad = finite(grad) if self._strict else grad

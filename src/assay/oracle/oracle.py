@@ -14,7 +14,7 @@ from typing_extensions import Self
 from assay.errors import AccessError, LossError, SettingError, ThreatError
 from assay.goals import Goal, Look
 from assay.losses import Loss
-from assay.oracle.access import Access, granted_access
+from assay.oracle.access import Access, granted_access, is_stochastic
 from assay.oracle.asking import Asking
 from assay.oracle.expectation import Expectation
 from assay.oracle.gradients import each_class
@@ -47,7 +47,8 @@ class Oracle:
         referee: False for training: nothing is judged, counted or stopped.
         packed: without a referee, put questions to the model in micro-batches all the same; a model in train mode has
             to see the whole batch at once.
-        eot: ask about random views of every moved input and take means, as `EOT` describes.
+        eot: ask about random views of every moved input and take means, as `EOT` describes; when None, a model that
+            says that it is random is asked for one draw, `EOT(draws=1)`.
         seed: key of these views.
         index: the samples' own numbers for them, `(b,)`; their place in this batch when None.
         keep_moves: have the record hold the moves of its adversarial inputs.
@@ -86,6 +87,8 @@ class Oracle:
         self._questions: Questions = Direct(model, goal.look, strict=referee or packed)
         if eot is not None and not isinstance(eot, EOT):
             raise SettingError(f"eot must be an EOT, such as EOT(Rotate(20), draws=10); got {eot!r}.")
+        self._implied = eot is None and goal.look == Look() and is_stochastic(model)
+        eot = EOT(draws=1) if self._implied else eot
         if goal.graded and referee and threat.eps is None:
             raise ThreatError(
                 f"{type(goal).__name__} looks for the most that a budget allows, and {threat!r} has none: give it an eps."
@@ -273,13 +276,14 @@ class Oracle:
         """Judge the clean inputs first: those that reach the goal already are successes at distance 0.
 
         Args:
-            output: the model's answer where it is known already; it is then not asked, and not counted.
+            output: the model's answer where it is known already; it is then not asked, and not counted. A model that
+                says that it is random is asked all the same: its answers are those of keyed draws.
 
         Raises:
             SettingError: the answer is given, but views of the inputs are what is judged.
         """
         theta = self.threat.identity(self.x)
-        if output is None:
+        if output is None or self._implied:
             decide = self._granted is Access.LABELS
             output = self._asking.ask(theta, None, self._questions.output, decide=decide, first=True)["output"]
         else:

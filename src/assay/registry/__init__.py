@@ -23,6 +23,7 @@ from typing import Any
 
 from assay.errors import GrammarError
 from assay.registry.attacks import ATTACKS
+from assay.registry.defenses import DEFENSES
 from assay.registry.entry import COLOUR, EVERY, KINDS, LP, NORMS, SPATIAL, Entry, Kind
 from assay.registry.explanations import ATTRIBUTIONS, CHANGES
 from assay.registry.parts import CORRUPTIONS, LOSSES, THREATS, TRANSFORMATIONS
@@ -76,6 +77,7 @@ _SOURCES: dict[Kind, Callable[[], Iterable[Entry]]] = {
     "corruption": lambda: CORRUPTIONS,
     "attribution": lambda: ATTRIBUTIONS,
     "change": lambda: CHANGES,
+    "defense": lambda: DEFENSES,
     "model": lambda: _cards("model", _PACKAGE / "models" / "weights"),
     "data": lambda: _cards("data", _PACKAGE / "data" / "shipped"),
     "suite": _suites,

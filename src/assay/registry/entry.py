@@ -25,6 +25,7 @@ Kind = Literal[
     "corruption",
     "attribution",
     "change",
+    "defense",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 

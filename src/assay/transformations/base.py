@@ -57,7 +57,7 @@ def apply_each(transformations: Sequence[Transformation], x: Tensor, drawn: tupl
     return x
 
 
-def check_images(x: Tensor, who: Transformation, channels: tuple[int, ...] = ()) -> None:
+def check_images(x: Tensor, who: object, channels: tuple[int, ...] = ()) -> None:
     """Hold that these are images `(n, channels, height, width)`.
 
     Raises:

@@ -1,0 +1,31 @@
+"""What protects a model at test time, and how attacks get through it."""
+
+from assay.defenses.averaged import RSE, Averaged, Smoothed
+from assay.defenses.base import Defense, InputDefense, through, with_rejection
+from assay.defenses.denoising import MedianFilter, TotalVariation
+from assay.defenses.distilled import Distilled
+from assay.defenses.noise import InputNoise, NoiseLayers, insert_noise
+from assay.defenses.quantisation import BitDepth, Thermometer
+from assay.defenses.resize_pad import RandomResizePad
+from assay.defenses.transformed import JPEGDefense, Transformed
+
+__all__ = [
+    "RSE",
+    "Averaged",
+    "BitDepth",
+    "Defense",
+    "Distilled",
+    "InputDefense",
+    "InputNoise",
+    "JPEGDefense",
+    "MedianFilter",
+    "NoiseLayers",
+    "RandomResizePad",
+    "Smoothed",
+    "Thermometer",
+    "TotalVariation",
+    "Transformed",
+    "insert_noise",
+    "through",
+    "with_rejection",
+]
