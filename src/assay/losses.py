@@ -46,6 +46,28 @@ def _read(goal: Any) -> tuple[Tensor, bool, Tensor | None]:
     return goal.classes, goal.targeted, goal.away
 
 
+def accepted(output: Tensor, goal: ClassGoal, *, soft: bool = False) -> Tensor:
+    """The outputs, that for rejected inputs taken together with the right class, where the goal knows such an output.
+
+    `z_y <- max(z_y, z_rejected)`, or softly `log(exp z_y + exp z_rejected)`: what is neither right nor rejected has to
+    beat both.
+
+    Example:
+        >>> import torch
+        >>> from assay.goals import Untargeted
+        >>> accepted(torch.tensor([[1.0, 2.0, 5.0]]), Untargeted(torch.tensor([0]), rejected=2))
+        tensor([[5., 2.]])
+    """
+    place = getattr(goal, "rejected", None)
+    if place is None or output.shape[1] <= place:
+        return output
+    own = output.gather(1, goal.classes[:, None])
+    aside = output[:, place, None]
+    both = torch.logaddexp(own, aside) if soft else torch.maximum(own, aside)
+    kept = torch.cat([output[:, :place], output[:, place + 1 :]], dim=1)
+    return kept.scatter(1, goal.classes[:, None], both)
+
+
 def others(z: Tensor, classes: Tensor) -> Tensor:
     """The largest logit among the other classes; `(b,)`."""
     return z.scatter(1, classes[:, None], -torch.inf).amax(dim=1)
@@ -61,7 +83,7 @@ def cross_entropy(output: Tensor, goal: ClassGoal) -> Tensor:
         tensor([0.5000])
     """
     classes, targeted, _ = _read(goal)
-    value = F.cross_entropy(output, classes, reduction="none")
+    value = F.cross_entropy(accepted(output, goal, soft=True), classes, reduction="none")
     return -value if targeted else value
 
 
@@ -72,9 +94,9 @@ def margin(output: Tensor, goal: ClassGoal) -> Tensor:
         Carlini, Wagner, "Towards evaluating the robustness of neural networks", S&P 2017,
         https://arxiv.org/abs/1608.04644
     """
+    classes, targeted, _ = _read(goal)
     if output.shape[1] < 2:
         raise LossError(f"the margin needs at least 2 classes; the model gives {output.shape[1]}.")
-    classes, targeted, _ = _read(goal)
     own = output.gather(1, classes[:, None]).squeeze(1)
     value = others(output, classes) - own
     return -value if targeted else value
@@ -98,6 +120,7 @@ def dlr(output: Tensor, goal: ClassGoal) -> Tensor:
         attacks", ICML 2020, https://arxiv.org/abs/2003.01690
     """
     classes, targeted, away = _read(goal)
+    output = accepted(output, goal)
     needed = 4 if targeted else 3
     if output.shape[1] < needed:
         kind = "targeted" if targeted else "untargeted"
