@@ -14,6 +14,7 @@ import torch
 
 from assay.attacks import Attack
 from assay.attacks.base import evaluating
+from assay.data import Data
 from assay.errors import StoreError
 from assay.evaluation import checks, prepare
 from assay.evaluation.chunks import Work, complete, missing, placement, run
@@ -113,31 +114,12 @@ def evaluate(
             with prepare.counting_on(meter, folder, resume=resume):
                 fitted, seen = prepare.fitted(meter or module, samples, threat, suite, place, dtype)
             flags += seen
-            settings: Settings = {
-                "model": model_name or named or type(module).__name__,
-                "model_digest": prepare.digest(module),
-                "data": samples.name,
-                "data_digest": samples.fingerprint(),
-                "classes": None if samples.classes is None else list(samples.classes),
-                "threat": repr(threat),
-                "goal": "untargeted",
-                "suite": fitted.record(),
-                "seed": seed,
-                "limit": limit,
-                "samples": len(samples),
-                "chunk": prepare.chunk(chunk, samples, devices * group.world, folder if resume else None),
-                "save_adv": save_adv,
-            }
-            if max_queries is not None:
-                settings["max_queries"] = max_queries
-            if threat.eps is None:
-                settings["minimal"] = True
-            if group.rank == 0:
-                around = prepare.environment(place)
-                store = Store.begin(folder, settings, around, resume=resume, overwrite=overwrite)
-            else:
-                store = join(folder)
-                store.agree(settings)
+            settings = _settings(
+                model_name or named or type(module).__name__, module, samples, threat, fitted,
+                seed=seed, limit=limit, max_queries=max_queries, save_adv=save_adv,
+                chunk=prepare.chunk(chunk, samples, devices * group.world, folder if resume else None),
+            )  # fmt: skip
+            store = _opened(folder, settings, group, place, resume=resume, overwrite=overwrite)
             began = time.monotonic()
             show, workers = progress is not False and group.rank == 0, devices * group.world
             with (
@@ -166,6 +148,54 @@ def evaluate(
     if group.rank == 0 and not temporary:
         render(found.path)
     return found
+
+
+def _settings(
+    name: str,
+    module: Any,
+    samples: Data,
+    threat: Threat,
+    suite: Suite,
+    *,
+    seed: int,
+    limit: int | None,
+    max_queries: int | None,
+    save_adv: bool,
+    chunk: int,
+) -> Settings:
+    """Everything that the results depend on, and how they are stored."""
+    settings: Settings = {
+        "model": name,
+        "model_digest": prepare.digest(module),
+        "data": samples.name,
+        "data_digest": samples.fingerprint(),
+        "classes": None if samples.classes is None else list(samples.classes),
+        "threat": repr(threat),
+        "goal": "untargeted",
+        "suite": suite.record(),
+        "seed": seed,
+        "limit": limit,
+        "samples": len(samples),
+        "chunk": chunk,
+        "save_adv": save_adv,
+    }
+    if max_queries is not None:
+        settings["max_queries"] = max_queries
+    if threat.eps is None:
+        settings["minimal"] = True
+    return settings
+
+
+def _opened(
+    folder: Path, settings: Settings, group: Group, place: torch.device, *, resume: bool, overwrite: bool
+) -> Store:
+    """The run: the first process begins it, or takes it up; the others come to it."""
+    if group.rank == 0:
+        around = prepare.environment(place)
+        return Store.begin(folder, settings, around, resume=resume, overwrite=overwrite)
+    store = join(folder)
+    store.agree(settings)
+    return store
 
 
 @contextlib.contextmanager
