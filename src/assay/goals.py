@@ -151,6 +151,7 @@ def _logits(output: Any) -> Tensor:
 
 
 @final
+@dataclass(frozen=True, eq=False, repr=False)
 class Untargeted(_Classification):
     """Any class but the right one.
 
@@ -158,6 +159,9 @@ class Untargeted(_Classification):
         classes: the right classes, `(b,)` integers.
         confidence: by how much another logit has to exceed the right one; 0 asks for the decision alone, which is also
             all that can be asked of a model that grants labels only.
+        rejected: the output that stands for rejected inputs, where a model has one: it is no success either. Losses
+            count it as one with the right class, so that they hold the detector's term. None where being rejected is
+            as good as being wrong.
 
     Raises:
         InputError: the labels are not a 1-D integer tensor.
@@ -169,12 +173,14 @@ class Untargeted(_Classification):
         tensor([False,  True])
     """
 
+    rejected: int | None = field(default=None, kw_only=True)
     targeted: ClassVar[bool] = False
     away: ClassVar[None] = None
 
     def reached_labels(self, labels: Tensor) -> Tensor:
-        """Which decisions differ from the right class."""
-        return labels != self.classes
+        """Which decisions differ from the right class, and are decisions."""
+        wrong = labels != self.classes
+        return wrong if self.rejected is None else wrong & (labels != self.rejected)
 
 
 @final

@@ -95,6 +95,7 @@ def margin(output: Tensor, goal: ClassGoal) -> Tensor:
         https://arxiv.org/abs/1608.04644
     """
     classes, targeted, _ = _read(goal)
+    output = accepted(output, goal)
     if output.shape[1] < 2:
         raise LossError(f"the margin needs at least 2 classes; the model gives {output.shape[1]}.")
     own = output.gather(1, classes[:, None]).squeeze(1)

@@ -49,7 +49,8 @@ class Defense(nn.Module, ABC):
     def __repr__(self) -> str:
         """The call that builds it again."""
         parts: list[str] = []
-        for name, parameter in inspect.signature(type(self)).parameters.items():
+        own = type(self).__init__ is not nn.Module.__init__
+        for name, parameter in (inspect.signature(type(self)).parameters if own else {}).items():
             value = getattr(self, name)
             if parameter.kind is parameter.VAR_POSITIONAL:
                 parts += map(repr, value)
