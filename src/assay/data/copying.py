@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -131,16 +132,34 @@ def _write_array(
 def _write_images(
     folder: Path, data: Data, built: Sequence[Corruption], seed: int, device: torch.device, told: Told
 ) -> None:
-    """One file for each image."""
+    """One file for each image, and a folder for each class, also for those without an image."""
+    classes = _class_folders(data)
+    for each in built:
+        for name in classes:
+            path = folder / each.slug / str(each.severity) / name
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise failure(path, error) from error
     for _, x, y, index in _parts(data):
         for each in built:
-            classes = [data.classes[label] if data.classes else f"{label:04d}" for label in y.tolist()]
-            names = [f"{number:08d}.png" for number in index.tolist()]
             root = folder / each.slug / str(each.severity)
-            paths = [root / folder_ / name for folder_, name in zip(classes, names, strict=True)]
+            numbered = zip(y.tolist(), index.tolist(), strict=True)
+            paths = [root / classes[label] / f"{number:08d}.png" for label, number in numbered]
             if not all(path.exists() for path in paths):
                 for path, picture in zip(paths, _pixels(each, x, seed, index, device), strict=True):
                     content = io.BytesIO()
                     Image.fromarray(picture).save(content, "PNG")
                     write_atomically(path, content.getvalue())
             told(each.slug, len(x))
+
+
+def _class_folders(data: Data) -> list[str]:
+    """Names of folders whose sorted order is that of the labels: the classes' own where they are so already."""
+    if data.classes is None:
+        most = max(int(y.max()) for _, _, y, _ in _parts(data))
+        return [f"{label:04d}" for label in range(most + 1)]
+    safe = [re.sub(r"[^\w.-]+", "-", name).strip(".-") for name in data.classes]
+    if safe == sorted(set(safe)) and all(safe):
+        return safe
+    return [f"{label:04d}_{name}" for label, name in enumerate(safe)]
