@@ -67,7 +67,10 @@ def attribute(
     from assay.attributional.attribute import STEPS, changed_by, explained_by
     from assay.data import load_data
 
-    search = grammar.attack(attack or f"PGD(steps={STEPS})", threat, settings or ())
+    given = list(settings or ())
+    if attack is None and not any(each.partition("=")[0].strip() == "steps" for each in given):
+        given.append(f"steps={STEPS}")
+    search = grammar.attack(attack or "pgd", threat, given)
     explained, wanted = explained_by(attribution), changed_by(change)
     shown = None if masks is None else _masks(masks)
     model, data = options.canonical("model", model), options.canonical("data", data)
