@@ -17,6 +17,8 @@ OPTIONS = {
     "overwrite quiet resume save-adv seed suite threat top-k total-queries",
     "attack": "access attack batch data decimals device eot help json limit max-queries picture quiet save seed set "
     "targeted threat top-k total-queries",
+    "corrupt": "baseline chunk copies corruptions data device fail-under help json layout limit out overwrite quiet "
+    "resume save seed severities table",
     "train": "augment average batch channels-last clip compile data device devices epochs extra extra-share guard help "
     "json keep label-smoothing limit optimizer out overwrite patience precision quiet recipe resume schedule seed set "
     "suite test test-limit threat validation warmup",
