@@ -12,23 +12,15 @@ Written after each case: results/black-box.json and results/black-box.md.
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
-import sys
-import tempfile
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
-import torch
+from beside import Comparison, faster, moved, nearer, verdict
 from folder import reader, right_images
-from machine import describe, sentence
-from nearest import verdict
 from peers import Worker
 from peers_page import OURS
 
-HERE = Path(__file__).resolve().parent
 PEERS = ("foolbox", "art")
 NETS = {"resnet20": "cifar10", "fast_mnist_pgd": "mnist"}
 EPS = {("resnet20", "l2"): 0.5, ("resnet20", "linf"): 8 / 255}
@@ -69,6 +61,9 @@ class Case:
     net: str
     attack: str
 
+    def record(self) -> dict:
+        return {**asdict(self), "settings": SETTINGS[self.attack]}
+
     @property
     def norm(self) -> str:
         return self.attack.rpartition("-")[2]
@@ -89,31 +84,31 @@ def cases() -> list[Case]:
 
 def run(worker: Worker, case: Case, first: int, settings: dict, judge) -> dict:
     network, x, y = judge
-    with tempfile.NamedTemporaryFile(suffix=".npy") as file:
-        asked = {**settings, "eps": case.eps} if case.bounded else settings
-        answer = worker.ask(do="attack", attack=case.attack, **asked, seed=0, batch=100, first=first, save=file.name)
-        if "error" in answer:
-            return answer
-        x_adv = torch.from_numpy(np.load(file.name))
+    asked = {**settings, "eps": case.eps} if case.bounded else settings
+    answer, x_adv = moved(worker, attack=case.attack, **asked, batch=100, first=first)
+    if x_adv is None:
+        return answer
     found = verdict(network, x[:first], y[:first], x_adv, case.norm)
     within = int((found <= case.eps * (1 + 1e-5)).sum())
     return {"images": len(found), "within": within, "median": float(np.median(found)), **answer}
 
 
-def pair(ours: Worker, peer: Worker, case: Case, judge) -> dict:
-    """The peer, and ours with as many queries."""
+def pair(ours: Worker, peer: Worker, case: Case, judge) -> dict | None:
+    """The peer, and ours with as many queries; None where the peer does not take part."""
+    if peer.library not in SETTINGS[case.attack]:
+        return None
     first = len(judge[2])
     if (peer.library, case.attack) == ("art", "zoo-l2"):
         first = min(first, ZOO_IMAGES)
     settings = SETTINGS[case.attack][peer.library]
     theirs = run(peer, case, first, settings, judge)
     if "error" in theirs:
-        return {"library": peer.library, "theirs": theirs}
+        return {"theirs": theirs}
     budget = settings["steps"] if case.bounded else int(theirs["forwards"] / theirs["images"])
     mine = run(ours, case, first, {"queries": budget}, judge)
     if "error" in mine:
         raise SystemExit(f"{case}: {mine['error']}")
-    return {"library": peer.library, "ours": mine, "theirs": theirs}
+    return {"ours": mine, "theirs": theirs}
 
 
 def queries(line: dict) -> float:
@@ -137,91 +132,54 @@ def checks(result: dict) -> list[tuple[str, bool]]:
         share = queries(ours) / queries(theirs)
         found.append((f"{label}: {share:.2f} of its queries", share <= 1))
         if (against["library"], result["attack"]) in FASTER:
-            times, least = theirs["seconds"] / ours["seconds"], FASTER[against["library"], result["attack"]]
-            found.append((f"{label}: {times:.3g} times as fast, {least} asked for", times >= least))
+            found.append(faster(label, ours, theirs, FASTER[against["library"], result["attack"]]))
     return found
 
 
-def cells(result: dict, library: str, line: dict, near: str = "", times: str = "") -> str:
+def cells(result: dict, library: str, line: dict, near: str = "", times: str = "") -> list[str]:
     eps = EPS[result["net"], result["attack"].rpartition("-")[2]]
-    row = [
+    return [
         result["net"], result["attack"], library, str(line["images"]), f"{eps:.4g}", str(line["within"]),
         f"{line['median']:.4g}", near, f"{queries(line):.0f}", f"{line['seconds']:.1f}", times,
     ]  # fmt: skip
-    return f"| {' | '.join(row)} |"
 
 
-def page(report: dict) -> str:
-    versions = ", ".join(f"{k} {v}" for k, v in sorted(report["versions"].items()) if k != "torch")
-    text = ["# Black-box attacks beside other libraries", "", f"{sentence(report['machine'])} {versions}."]
-    text += [INTRODUCTION, f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
-    for result in report["cases"]:
-        for against in result["pairs"]:
-            theirs = against["theirs"]
-            if "error" in theirs:
-                text.append(f"| {result['net']} | {result['attack']} | {against['library']} raises {theirs['error']} |")
-                continue
-            ours = against["ours"]
-            near = f"{ours['median'] / theirs['median']:.3f}" if np.isfinite(theirs["median"]) else "-"
-            text.append(cells(result, OURS, ours))
-            text.append(cells(result, against["library"], theirs, near, f"{theirs['seconds'] / ours['seconds']:.1f}"))
-    text.append(HOLDS)
-    verdicts = [check for result in report["cases"] for check in checks(result)]
-    text += [f"- {'holds' if holds else '**fails**'}: {what}" for what, holds in verdicts]
-    return "\n".join(text) + "\n"
+def rows(result: dict) -> list[list[str]]:
+    found = []
+    for against in result["pairs"]:
+        theirs = against["theirs"]
+        if "error" in theirs:
+            found.append([result["net"], result["attack"], f"{against['library']} raises {theirs['error']}"])
+            continue
+        ours = against["ours"]
+        times = f"{theirs['seconds'] / ours['seconds']:.1f}"
+        found += [cells(result, OURS, ours), cells(result, against["library"], theirs, nearer(ours, theirs), times)]
+    return found
+
+
+COMPARISON = Comparison(
+    name="black-box",
+    title="Black-box attacks beside other libraries",
+    introduction=INTRODUCTION,
+    columns=COLUMNS,
+    holds=HOLDS,
+    nets=NETS,
+    peers=PEERS,
+    cases=cases(),
+    rows=rows,
+    checks=checks,
+)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--data", required=True, help="folder with networks, images and load.py")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--count", type=int, default=50, help="images, of which those that are right are attacked")
-    parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
-    parser.add_argument("--net", nargs="+", choices=NETS, default=list(NETS))
-    parser.add_argument("--attack", nargs="+", help="only attacks whose name begins so")
-    parser.add_argument("--keep", action="store_true", help="keep earlier results of cases and peers not run now")
-    parser.add_argument("--out", type=Path, default=HERE / "results")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-
+    options = COMPARISON.parser(__doc__, count=50).parse_args()
     load = reader(options.data)
-    ours, *others = (Worker(name, options.data, options.threads) for name in (OURS, *options.peers))
-    found: dict[tuple[str, str], dict] = {}
-    versions: dict[str, str] = {}
-    if options.keep and (options.out / "black-box.json").is_file():
-        earlier = json.loads((options.out / "black-box.json").read_text())
-        versions.update(earlier["versions"])
-        found = {(r["net"], r["attack"]): r for r in earlier["cases"]}
-    chosen = [
-        case
-        for case in cases()
-        if case.net in options.net and (not options.attack or case.attack.startswith(tuple(options.attack)))
-    ]
-    for net, group in itertools.groupby(chosen, lambda case: case.net):
+
+    def judge(net: str) -> tuple:
         network = load.net(net)
-        judge = (network, *right_images(load, NETS[net], options.count, network))
-        for worker in (ours, *others):
-            answer = worker.ask(do="load", net=net, data=NETS[net], count=options.count, right=True)
-            versions.update(answer["versions"])
-        for case in group:
-            kept = found.get((net, case.attack), {"pairs": []})["pairs"]
-            pairs = [against for against in kept if against["library"] not in options.peers]
-            for peer in others:
-                if peer.library in SETTINGS[case.attack]:
-                    pairs.append(pair(ours, peer, case, judge))
-                    print(net, case.attack, *pairs[-1].items(), sep="\n  ", file=sys.stderr, flush=True)
-            pairs.sort(key=lambda against: PEERS.index(against["library"]))
-            found[net, case.attack] = {**asdict(case), "settings": SETTINGS[case.attack], "pairs": pairs}
-            order = [found[c.net, c.attack] for c in cases() if (c.net, c.attack) in found]
-            report = {"machine": describe(options.threads), "versions": versions, "cases": order}
-            options.out.mkdir(parents=True, exist_ok=True)
-            (options.out / "black-box.json").write_text(json.dumps(report) + "\n")
-            (options.out / "black-box.md").write_text(page(report))
-    for worker in (ours, *others):
-        worker.close()
-    failed = [what for result in found.values() for what, holds in checks(result) if not holds]
-    print("\n".join(failed) or "everything holds", file=sys.stderr)
-    raise SystemExit(bool(failed))
+        return network, *right_images(load, NETS[net], options.count, network)
+
+    COMPARISON.run(options, judge, pair, right=True)
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ class Worker:
     def __init__(self, library: str, data: str, threads: int) -> None:
         python = sys.executable if library == OURS else str(python_of(library))
         command = [python, str(HERE / "worker.py"), library, "--data", data, "--threads", str(threads)]
-        self.library = library
+        self.library, self.attacks = library, ()  # those that it has for the network that it loaded
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def ask(self, **request: object) -> dict:
