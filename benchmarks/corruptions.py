@@ -145,8 +145,8 @@ def page(report: dict) -> str:
         f"imagecorruptions-imaug {report['peer']}, {report['images']} images of each size, {report['draws']} draws of "
         "each; ImageNet-C's parameters at both sizes.", "",
         "## The same pictures", "",
-        f"Without chance: at most {LARGEST} of 255 anywhere and {MEAN} in the mean. Cells: largest / mean difference in "
-        "255ths, severity 1 to 5.", "", "| pixels | corruption | 1 | 2 | 3 | 4 | 5 |", "|---|---|---|---|---|---|---|",
+        f"Without chance: at most {LARGEST} of 255 anywhere and {MEAN} in the mean. Cells: largest / mean difference "
+        "in 255ths, severity 1 to 5.", "", "| pixels | corruption | 1 | 2 | 3 | 4 | 5 |", "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     lines += _rows(report["same"], "largest", lambda row: f"{row['largest']} / {row['mean']:.3f}")
     lines += [
@@ -157,8 +157,8 @@ def page(report: dict) -> str:
     ]  # fmt: skip
     lines += _rows(report["same"], "light", lambda row: f"{row['light']:+.3f} {row['inside']:.2f} {row['between']:.2f}")
     lines += [
-        "", "Frost: textures grown by rule beside six photographs. Elastic transform: the peer has strengths of its own "
-        "and no affine part. Spatter at 32 pixels, severity 1: where no drop falls the peer divides by zero and gives "
+        "", "Frost: textures grown by rule beside six photographs. Elastic transform: the peer has strengths of its "
+        "own and no affine part. Spatter at 32 pixels, severity 1: where no drop falls the peer divides by zero and gives "
         "a black picture.", "",
     ]  # fmt: skip
     lines += ["## Images a second", "", f"Batches of {report['batch']}, severity 3.", ""]

@@ -164,3 +164,35 @@ def test_streams_of_a_sample_are_independent_and_the_first_is_the_plain_one():
     wide = Keyed(0, index, stream=stream)
     wide_at_once = wide.words(1000)
     assert torch.equal(wide_at_once[3], Keyed(0, index[3:4], stream=stream[3:4]).words(1000)[0])
+
+
+def test_coarse_numbers_are_uniform_and_know_nothing_of_their_neighbours():
+    drawn = Keyed(0, torch.arange(100)).coarse(3, 40, 40)
+    assert drawn.shape == (100, 3, 40, 40)
+    assert drawn.dtype == torch.int32
+    assert 0 <= int(drawn.min()) < 16
+    assert 65520 <= int(drawn.max()) < 65536
+    unit = drawn.flatten(1).double() / 65536 - 0.5
+    count = unit.numel()
+    assert abs(float(unit.mean())) < 5 * (1 / 12 / count) ** 0.5
+    assert abs(float(unit.square().mean()) - 1 / 12) < 5 * (1 / 180 / count) ** 0.5
+    for shifted in (unit.roll(1, 0), unit.roll(1, 1), unit.roll(2400, 1), unit.roll(40, 1)):
+        assert abs(float((unit * shifted).mean())) < 5 / 12 / count**0.5
+    for bit in range(16):
+        share = float((drawn >> bit & 1).double().mean())
+        assert abs(share - 0.5) < 5 * 0.5 / count**0.5
+
+
+def test_coarse_numbers_belong_to_seed_sample_draw_and_stream():
+    whole = Keyed(7, torch.arange(5)).coarse(9)
+    assert torch.equal(Keyed(7, torch.tensor([3])).coarse(9)[0], whole[3])
+    rows = torch.tensor([False, True, False, False, True])
+    assert torch.equal(Keyed(7, torch.arange(5)).coarse(9, rows=rows), whole[rows])
+    stream = Keyed(7, torch.arange(5))
+    others = [
+        Keyed(8, torch.arange(5)).coarse(9),
+        Keyed(7, torch.arange(5), stream=torch.ones(5, dtype=torch.int64)).coarse(9),
+        (stream.coarse(9), stream.coarse(9))[1],
+    ]
+    assert all(not torch.equal(other, whole) for other in others)
+    assert torch.equal(Keyed(7, torch.arange(5)).coarse(20)[:, :4], Keyed(7, torch.arange(5)).coarse(21)[:, :4])

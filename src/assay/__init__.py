@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from assay.threats import L1 as L1
     from assay.threats import L2 as L2
     from assay.threats import Combined as Combined
+    from assay.threats import Corruptions as Corruptions
     from assay.threats import Flow as Flow
     from assay.threats import Linf as Linf
     from assay.threats import Patch as Patch
@@ -62,6 +63,7 @@ _HOMES = {
     "Attributed": "assay.attributional",
     "Combined": "assay.threats",
     "Corrupted": "assay.evaluation.corrupted",
+    "Corruptions": "assay.threats",
     "Data": "assay.data",
     "EOT": "assay.transformations",
     "Evaluation": "assay.evaluation",
