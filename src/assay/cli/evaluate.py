@@ -35,6 +35,20 @@ def evaluate(
         list[str] | None,
         typer.Option(metavar="ATTACK", help="In place of a suite: an attack; may be repeated, in this order."),
     ] = None,
+    defense: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DEFENSE",
+            help="A defense to put around the model, such as 'RandomResizePad()'; every attack is then run without and "
+            "with knowledge of it. May be repeated: the first is nearest to the input.",
+        ),
+    ] = None,
+    surrogate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="With --defense: what attacks attack that do not know of it; else the bare model."
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", file_okay=False, help="Run directory: settings, rows and report.")
     ] = None,
@@ -72,6 +86,7 @@ def evaluate(
     from assay.evaluation import evaluate as run
     from assay.evaluation import folder, load_suite, suites
     from assay.evaluation.ranks import Group
+    from assay.models.defended import read_defense, written
     from assay.models.load import recorded
     from assay.oracle import granted_access
 
@@ -82,6 +97,7 @@ def evaluate(
         _stages(attack, allowed) if attack else suite or suites.default_suite(allowed)
     )
     known = load_suite(stages, allowed)
+    defenses = [read_defense(each) for each in defense or ()]
     if out is not None and Group.here().rank == 0:  # before anything is loaded; other ranks come to a run that began
         folder.check(out, resume=resume, overwrite=overwrite)
     model = options.view(options.canonical("model", model), access, top_k, decimals)
@@ -90,8 +106,9 @@ def evaluate(
     place = options.device(device)
     counted = devices == 1 and total_queries is not None  # the run's own look at the model is all that it may cost
     ready = options.unasked if counted else options.model
-    target: Any = ready(model, place, samples, allowed)
+    target: Any = ready(written(model, defenses) if defenses else model, place, samples, allowed)
     suites.fit(known, classes=sys.maxsize, access=granted_access(target))  # a usage error when nothing is left
+    target = target.model if defenses else target  # `run` puts them around it
     if devices > 1:  # every process loads its own; here they were only tried
         _check_devices(device)
         target, samples = model, data
@@ -102,6 +119,8 @@ def evaluate(
                 samples,
                 threat=allowed,
                 suite=stages,
+                defense=defenses or None,
+                surrogate=surrogate,
                 out=out,
                 limit=limit,
                 max_queries=max_queries,

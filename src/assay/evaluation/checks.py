@@ -14,7 +14,8 @@ from assay.evaluation.shards import Shard
 from assay.evaluation.stages import Suite
 from assay.evaluation.store import Store
 from assay.goals import Untargeted
-from assay.oracle import Access, Oracle, granted_access
+from assay.oracle import Access, Oracle, granted_access, is_stochastic
+from assay.rng import Keyed, drawing
 from assay.threats import L0, Linf, Threat
 
 PROBE = 32  # samples that the checks look at
@@ -82,8 +83,9 @@ def outputs(model: Any, x: Tensor, y: Tensor, threat: Threat) -> tuple[int, list
         flags.append(Flag.of("constant-output", f"the model gives the same output for {len(x)} different inputs."))
     flags += probabilities(output)
     with torch.no_grad():
-        again = model(x)
-        first = model(x[: 2 if len(x) > 2 else 1])
+        output = _keyed(model, x) if is_stochastic(model) else output
+        again = _keyed(model, x)
+        first = _keyed(model, x[: 2 if len(x) > 2 else 1])
     if _differ(again, output, 1e-4):
         share = float((again != output).flatten(1).any(dim=1).double().mean())
         flags.append(
@@ -227,6 +229,13 @@ def spent(store: Store, cut: int) -> Flag:
     total = store.run.get("queries", {"total": None})["total"]
     words = f"the total of {total} queries" if total is not None else "an earlier total of queries"
     return Flag.of("queries-spent", f"{words} was used up; {cut} searches were not brought to their end.")
+
+
+def _keyed(model: Any, x: Tensor) -> Tensor:
+    """The model's answer, always with the same draws of what says that it is random."""
+    with drawing(Keyed(0, torch.arange(len(x), device=x.device))):
+        found: Tensor = model(x)
+    return found
 
 
 def _differ(a: Tensor, b: Tensor, tolerance: float) -> bool:

@@ -14,14 +14,15 @@ from torch import Tensor, nn
 from assay.attacks import Result
 from assay.data import Data
 from assay.errors import InputError, QueriesSpent, SettingError, StoreError
+from assay.evaluation import defended
 from assay.evaluation.journal import Journal
 from assay.evaluation.shards import ADV, CLEAN, Shard
-from assay.evaluation.stages import Stage, Suite
+from assay.evaluation.stages import DRAWS, Stage, Suite
 from assay.evaluation.store import Store
 from assay.goals import Untargeted
 from assay.inputs import check_inputs
 from assay.models.metered import Metered
-from assay.oracle import Access, Oracle, granted_access
+from assay.oracle import Access, Oracle, granted_access, is_stochastic
 from assay.rng import derive
 from assay.threats import Threat
 from assay.threats.additive import Additive
@@ -58,6 +59,7 @@ class Work:
         report: Called with every shard once it is there.
         meter: Counts what the model is asked, where that is wanted; it is the model, or inside it.
         keep: Whether answers are kept while a chunk is worked on, for an attempt that goes on.
+        surrogate: What attacks that do not know of a defense attack, in runs that have such.
     """
 
     store: Store
@@ -70,6 +72,7 @@ class Work:
     report: Callable[[Shard], None]
     meter: Metered | None = None
     keep: bool = False
+    surrogate: Any = None
 
     def clean(self, start: int, stop: int) -> None:
         """Predictions on the unchanged inputs of a chunk."""
@@ -162,7 +165,10 @@ class Work:
         x = x.to(self.device, self.dtype or x.dtype)
         y = y.to(self.device)
         access = granted_access(model)
-        oracle = Oracle(model, x, Untargeted(y), self.threat, access=access)
+        draws, seed = DRAWS if is_stochastic(model) else None, self.store.run["settings"]["seed"]
+        oracle = Oracle(
+            model, x, Untargeted(y), self.threat, access=access, eot=draws, seed=derive(seed, 0), index=index
+        )
         with torch.no_grad():
             oracle.judge_clean()
             prediction = oracle.record.prediction
@@ -176,11 +182,12 @@ class Work:
         began = time.perf_counter()
         allowed = self.store.run["settings"].get("max_queries")
         if len(rows):
-            result = stage.attack(
+            settings = self.store.run["settings"]
+            result = defended.posed(stage, self.surrogate)(
                 model,
                 batch.x[rows],
-                batch.y[rows],
-                seed=derive(self.store.run["settings"]["seed"], number),
+                defended.goal(stage, batch.y[rows], settings.get("rejected")),
+                seed=derive(settings["seed"], number),
                 index=batch.index[alive],
                 clean_output=batch.output[rows] if stage.eot is None else None,
                 eot=stage.eot,

@@ -8,15 +8,16 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from assay.attacks import Attack
 from assay.attacks.base import evaluating
 from assay.data import Data
+from assay.defenses import Defense
 from assay.errors import StoreError
-from assay.evaluation import checks, prepare
+from assay.evaluation import checks, defended, prepare
 from assay.evaluation.chunks import Work, complete, missing, placement, run
 from assay.evaluation.flags import Flag
 from assay.evaluation.progress import Display
@@ -38,6 +39,8 @@ def evaluate(
     *,
     threat: Threat | str,
     suite: str | os.PathLike[str] | Sequence[tuple[str, Attack]] | None = None,
+    defense: Defense | str | Sequence[Defense | str] | None = None,
+    surrogate: Any = None,
     out: str | os.PathLike[str] | None = None,
     limit: int | None = None,
     max_queries: int | None = None,
@@ -67,6 +70,11 @@ def evaluate(
         threat: What the attacker may do, as an object or as text ("linf:8/255", or "linf" for no budget).
         suite: A name ("quick", "standard", "minimal"), the path of a .toml file, or a list of (name, attack). None is
             "standard", or "minimal" for a threat without a budget.
+        defense: What is put around the model: each attack of the suite is then run twice, first without and then with
+            knowledge of it, and ``results["defense"]`` tells what each leaves. Several in order, the first nearest to
+            the input.
+        surrogate: With a defense, what the attacks that do not know of it attack: a module, or what `load_model` loads;
+            None is the model without the defense.
         out: The run directory; a temporary one, gone with the returned object, when None. Under torchrun the processes
             share the run where a folder is given, and each makes a run of its own where none is.
         limit: Use only the first so many samples.
@@ -98,11 +106,14 @@ def evaluate(
     """
     group = Group() if out is None else Group.here()  # without a folder that all see, a run of its own
     check_devices(devices, model, data)
+    prepare.check_defense(defense, surrogate, total_queries, devices)
     asked = prepare.device(device, devices)
     folder, temporary = prepare.folder(out, group, resume=resume, overwrite=overwrite)
     with _removed_on_failure(folder, temporary):
         threat = prepare.threat(threat)
         suite = default_suite(threat) if suite is None else suite
+        if defense is not None:
+            model, model_name = defended.around(model, defense, model_name, threat)
         named = recorded(model) if isinstance(model, str) else None
         module = load_model(model, device=asked or own_device()) if isinstance(model, str) else model
         samples = prepare.data(data, data_name, limit, threat)
@@ -114,11 +125,15 @@ def evaluate(
             with prepare.counting_on(meter, folder, resume=resume):
                 fitted, seen = prepare.fitted(meter or module, samples, threat, suite, place, dtype)
             flags += seen
+            source = None
+            if defense is not None:
+                fitted, source = prepare.shown_twice(module, surrogate, samples, fitted, place, dtype)
             settings = _settings(
                 model_name or named or type(module).__name__, module, samples, threat, fitted,
                 seed=seed, limit=limit, max_queries=max_queries, save_adv=save_adv,
                 chunk=prepare.chunk(chunk, samples, devices * group.world, folder if resume else None),
             )  # fmt: skip
+            settings |= cast(Settings, prepare.told(module, surrogate, source, samples, place, dtype))
             store = _opened(folder, settings, group, place, resume=resume, overwrite=overwrite)
             began = time.monotonic()
             show, workers = progress is not False and group.rank == 0, devices * group.world
@@ -140,6 +155,7 @@ def evaluate(
                         report=display.update,
                         meter=meter,
                         keep=prepare.keeps(module, total_queries, store),
+                        surrogate=source,
                     )
                     run(work, group.share(store.chunks))
                     wait(store, group, display.update)

@@ -21,7 +21,7 @@ from assay import grammar
 from assay.attacks import Attack
 from assay.data import Data, load_data
 from assay.errors import AssayError, InputError, ModelError, QueriesSpent, SettingError, ThreatError
-from assay.evaluation import checks
+from assay.evaluation import checks, defended
 from assay.evaluation.flags import Flag
 from assay.evaluation.folder import RUN, check
 from assay.evaluation.ranks import Group
@@ -32,7 +32,7 @@ from assay.evaluation.suites import fit, load_suite
 from assay.goals import Untargeted
 from assay.inputs import check_classes, check_inputs
 from assay.models.metered import Metered
-from assay.oracle import Access, granted_access
+from assay.oracle import Access, granted_access, is_stochastic
 from assay.threats import Threat
 
 _CHUNK = 1000  # samples in a shard at most
@@ -146,10 +146,57 @@ def fitted(
     access = granted_access(model)
     if samples.y is not None and access > Access.LABELS:
         check_classes(Untargeted(samples.y), classes)
-    found, fitting = fit(load_suite(suite, threat), classes=classes, access=access)
+    decided = defended.rejected(model, x)
+    found, fitting = fit(
+        load_suite(suite, threat),
+        classes=classes if decided is None else decided,
+        access=access,
+        stochastic=is_stochastic(model),
+    )
     if any(stage.attack.access is Access.GRADIENTS for stage in found.stages):
         flags += checks.gradients(model, x, y, threat)
     return found, checks.budget(threat, x.shape[1:]) + flags + fitting
+
+
+def shown_twice(
+    model: Any, surrogate: Any, samples: Data, suite: Suite, device: torch.device, dtype: torch.dtype | None
+) -> tuple[Suite, Any]:
+    """The stages of a run that shows a defense, and what those attack that do not know of it.
+
+    Raises:
+        ModelError: It cannot be read, or does not take the samples.
+    """
+    x = samples.batch(0, 1)[0]
+    x = x.to(device, dtype or x.dtype)
+    rejects = defended.rejected(model, x) is not None
+    return defended.twice(suite, rejects=rejects), defended.source(model, surrogate, x)
+
+
+def told(
+    model: Any, surrogate: Any, source: Any, samples: Data, device: torch.device, dtype: torch.dtype | None
+) -> dict[str, Any]:
+    """What settings hold about a defense: what stands for rejected inputs, and what else was attacked."""
+    x = samples.batch(0, 1)[0]
+    rejected = defended.rejected(model, x.to(device, dtype or x.dtype))
+    found: dict[str, Any] = {} if rejected is None else {"rejected": rejected}
+    if surrogate is not None:
+        found["surrogate"] = surrogate if isinstance(surrogate, str) else type(surrogate).__name__
+        found["surrogate_digest"] = digest(source)
+    return found
+
+
+def check_defense(defense: Any, surrogate: Any, total: int | None, devices: int) -> None:
+    """Hold that what goes with a defense is given with one, and that queries are not limited beside it.
+
+    Raises:
+        SettingError: They do not go together.
+    """
+    if surrogate is not None and defense is None:
+        raise SettingError("a surrogate is for the attacks that do not know of a defense: give the defense.")
+    if defense is not None and total is not None:
+        raise SettingError("half of a defense's attacks ask another model: leave total_queries out.")
+    if devices > 1 and surrogate is not None and not isinstance(surrogate, str):
+        raise SettingError("with devices the surrogate is given by name, as model and data are.")
 
 
 def chunk(asked: int | None, samples: Data, processes: int, resumed: Path | None) -> int:

@@ -24,6 +24,7 @@ import torch
 
 from assay import errors, grammar
 from assay.errors import AssayError, SettingError, StoreError
+from assay.evaluation import defended
 from assay.evaluation.chunks import Work, missing, placement, run
 from assay.evaluation.folder import RUN
 from assay.evaluation.shards import Shard
@@ -233,6 +234,7 @@ def _work(path: Path, model_name: str, data_name: str, group: Group) -> None:
         device=device,
         dtype=dtype,
         report=report,
+        surrogate=load_model(settings["surrogate"], device=device) if "surrogate" in settings else defended.bare(model),
     )
     run(work, group.share(store.chunks))
 

@@ -17,6 +17,7 @@ from typing_extensions import is_typeddict
 SCHEMA_VERSION = 2
 STAGE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")  # it becomes the name of a folder
 
+Mode = Literal["oblivious", "adaptive", "rejected"]
 State = Literal["running", "done", "interrupted", "stopped"]
 
 
@@ -29,6 +30,7 @@ class StageRecord(_StageRecord, total=False):
     """One attack of the suite, as it is run."""
 
     eot: str  # the expression of the views or draws that questions are asked about; absent without
+    mode: Mode  # of a run that shows a defense: whether the attack knows of it; absent in others
 
 
 class _SuiteRecord(TypedDict):
@@ -63,6 +65,9 @@ class Settings(_Settings, total=False):
     """Everything that decides the result; its hash is in every shard."""
 
     max_queries: int  # model evaluations allowed per sample and stage, the clean one included; absent without a limit
+    surrogate: str  # what attacks that do not know of the defense attack, where it is not the bare model
+    surrogate_digest: str
+    rejected: int  # the output that stands for a rejected input; absent where no input is rejected
     minimal: bool  # the threat has no budget: smallest perturbations are looked for; absent where it has one
 
 
@@ -165,9 +170,19 @@ class FlagRecord(TypedDict):
     link: str
 
 
-class Results(TypedDict):
-    """The numbers of a finished run."""
+class _DefenseResult(TypedDict):
+    claimed: Share  # what attacks that do not know of the defense leave
+    stands: Share  # what is left by those that do
 
+
+class DefenseResult(_DefenseResult, total=False):
+    """A defense twice: robust accuracy without and with knowledge of it."""
+
+    rejected_lost: Share  # as `stands`, where a rejected input counts as lost; absent where none is rejected
+    clean_rejected: int  # unchanged inputs that are rejected
+
+
+class _Results(TypedDict):
     samples: int
     clean_accuracy: Share
     robust_accuracy: Share | None  # null without a budget: the curve tells it at every eps
@@ -175,6 +190,12 @@ class Results(TypedDict):
     curve: Curve
     distances: Distances
     flags: list[FlagRecord]
+
+
+class Results(_Results, total=False):
+    """The numbers of a finished run."""
+
+    defense: DefenseResult  # of a run that shows a defense
 
 
 class Spent(TypedDict):

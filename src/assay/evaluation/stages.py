@@ -10,8 +10,10 @@ from typing_extensions import Self
 from assay import grammar
 from assay.attacks import Attack
 from assay.errors import SettingError
-from assay.evaluation.schema import STAGE_NAME, StageRecord, SuiteRecord
+from assay.evaluation.schema import STAGE_NAME, Mode, StageRecord, SuiteRecord
 from assay.transformations import EOT
+
+DRAWS = EOT(draws=20)  # what a model that says that it is random is asked for, where a stage says nothing
 
 
 @final
@@ -24,20 +26,26 @@ class Stage:
         attack: The attack.
         min_classes: Fewest classes that its loss is defined for.
         fallback: The attack for models with fewer classes; without one the stage is skipped there.
+        without_gradients: It is for models that grant no gradients only.
         eot: Random views, or draws of a random model, that every question is asked about.
+        mode: Of a run that shows a defense: what the attack knows; None in others.
     """
 
     name: str
     attack: Attack
     min_classes: int = 2
     fallback: Attack | None = None
+    without_gradients: bool = False
     eot: EOT | None = None
+    mode: Mode | None = None
 
     def record(self) -> StageRecord:
         """As it is written to ``run.json``."""
         found: StageRecord = {"name": self.name, "attack": repr(self.attack)}
         if self.eot is not None:
             found["eot"] = repr(self.eot)
+        if self.mode is not None:
+            found["mode"] = self.mode
         return found
 
     @classmethod
@@ -48,7 +56,8 @@ class Stage:
             GrammarError: Its attack is not registered, or has a setting that cannot be written.
         """
         eot = grammar.eot(record["eot"]) if "eot" in record else None
-        return cls(name=record["name"], attack=grammar.attack(record["attack"]), eot=eot)
+        attack = grammar.attack(record["attack"])
+        return cls(name=record["name"], attack=attack, eot=eot, mode=record.get("mode"))
 
 
 @final

@@ -12,7 +12,7 @@ from assay import registry
 from assay.attacks import Attack
 from assay.errors import AccessError, SettingError
 from assay.evaluation.flags import Flag
-from assay.evaluation.stages import Stage, Suite
+from assay.evaluation.stages import DRAWS, Stage, Suite
 from assay.evaluation.suite_file import read_suite, within
 from assay.oracle import Access
 from assay.threats import Threat
@@ -68,13 +68,14 @@ def load_suite(
     return Suite(name="custom", version=0, stages=tuple(stages))
 
 
-def fit(suite: Suite, *, classes: int, access: Access) -> tuple[Suite, list[Flag]]:
+def fit(suite: Suite, *, classes: int, access: Access, stochastic: bool = False) -> tuple[Suite, list[Flag]]:
     """The stages that this model and threat allow, and a flag for each that was replaced or skipped.
 
     Args:
         suite: The suite as written.
         classes: Outputs of the model.
         access: What the model grants.
+        stochastic: Whether it says that it is random: stages then ask about draws.
 
     Raises:
         AccessError: Nothing is left.
@@ -85,13 +86,13 @@ def fit(suite: Suite, *, classes: int, access: Access) -> tuple[Suite, list[Flag
         for name in suite.foreign
     ]
     for stage in suite.stages:
-        fitting = stage
+        fitting = replace(stage, eot=DRAWS) if stochastic and stage.eot is None else stage
         if classes < stage.min_classes:
             few = f"needs {stage.min_classes} classes and the model has {classes}"
             if stage.fallback is None:
                 flags.append(Flag.of("stage-skipped", f"stage {stage.name} was left out: it {few}."))
                 continue
-            fitting = replace(stage, attack=stage.fallback)
+            fitting = replace(fitting, attack=stage.fallback)
             flags.append(Flag.of("fallback", f"stage {stage.name} {few}: {fitting.attack!r} was run in its place."))
         if fitting.attack.access > access:
             needs, grants = fitting.attack.access.name.lower(), access.name.lower()

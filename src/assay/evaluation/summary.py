@@ -10,7 +10,7 @@ from typing import final
 from torch import Tensor
 
 from assay.errors import SettingError
-from assay.evaluation import smallest, text
+from assay.evaluation import defended, smallest, text
 from assay.evaluation.flags import Flag
 from assay.evaluation.merge import Table, curve, distances, share, stage_result
 from assay.evaluation.schema import Results, StageResult
@@ -46,7 +46,7 @@ def results(
     for stage, own in zip(stages, shards, strict=True):
         found.append(stage_result(stage, own, left, len(table), store.run["settings"].get("max_queries")))
         left -= found[-1]["broken"]
-    return {
+    numbers: Results = {
         "samples": len(table),
         "clean_accuracy": clean,
         "robust_accuracy": share(table.robust),
@@ -55,6 +55,9 @@ def results(
         "distances": distances(table),
         "flags": [flag.record() for flag in flags],
     }
+    if any("mode" in stage for stage in stages):
+        numbers["defense"] = defended.result(stages, table, store.run["settings"].get("rejected"))
+    return numbers
 
 
 @final

@@ -7,6 +7,7 @@ import io
 from rich.console import Console
 from rich.table import Table as Grid
 
+from assay.evaluation import defended
 from assay.evaluation.flags import Flag
 from assay.evaluation.schema import Distances, Queries, Results, Share, StageResult
 
@@ -31,6 +32,8 @@ def table(results: Results, flags: list[Flag], clean_seconds: float) -> str:
         console.print(f"median distance {_median(results['distances'])}", highlight=False)
     else:
         console.print(f"robust accuracy {_with_interval(robust)}", highlight=False)
+    if "defense" in results:
+        console.print(f"the defense     {defended.verdict(results['defense'])}", highlight=False)
     for flag in flags:
         console.print(f"{flag.severity}: {flag.message} {flag.cure}", soft_wrap=True, markup=False)
     assert isinstance(console.file, io.StringIO)

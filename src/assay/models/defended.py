@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, final
 
@@ -58,6 +58,7 @@ class Defended(nn.Module):
         self.access, self.rejects = granted_access(model), defenses[0].rejects
         self.file_digest = f"Defended({', '.join(map(repr, defenses))})"
         self.training = isinstance(model, nn.Module) and model.training
+        self.defenses.train(self.training)
 
     def forward(self, x: Tensor, *, seed: int | None = None, index: Tensor | None = None) -> Any:
         """The defended answer.
@@ -119,6 +120,18 @@ def read_defense(text: str) -> Defense:
     """
     found: Defense = Calls(text, short=True).read(Defense)
     return found
+
+
+def written(spec: str, defenses: Sequence[Defense]) -> str:
+    """The MODEL that is another one behind defenses.
+
+    Example:
+        >>> from assay.defenses import BitDepth
+        >>> written("fashion-cnn", [BitDepth(2)])
+        "Defended('fashion-cnn', BitDepth(bits=2))"
+    """
+    inner = spec if spec.endswith(")") else repr(spec)
+    return f"Defended({', '.join([inner, *map(repr, defenses)])})"
 
 
 def is_defended(spec: str) -> bool:

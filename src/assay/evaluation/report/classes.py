@@ -59,6 +59,8 @@ class Failures:
 
 def class_name(record: Record, label: int) -> str:
     """A class by its name where run.json gives one, else by its number."""
+    if label == record.run["settings"].get("rejected"):
+        return "rejected"
     names = record.run["settings"].get("classes") or ()
     return str(names[label]) if 0 <= label < len(names) else str(label)
 

@@ -10,7 +10,7 @@ import torch
 
 from assay import grammar, registry
 from assay.errors import AssayError
-from assay.evaluation import smallest
+from assay.evaluation import defended, smallest
 from assay.evaluation.merge import share, stage_result
 from assay.evaluation.report.source import ROBUST, WRONG, Record
 from assay.evaluation.report.threat import Facts
@@ -100,6 +100,8 @@ def verdict(record: Record, results: dict[str, Any], threat: Facts, noun: str) -
             f"At most {count(robust['correct'])} of the {plural(samples, noun)} judged so far {numbers} withstand the "
             f"attacks within {threat.words}; {accuracy}."
         )
+    if "defense" in results:
+        accuracy += f"; the defense {defended.verdict(results['defense'])}"
     if robust["correct"] == 0:
         return f"None of the {plural(samples, noun)} withstands the attacks within {threat.words}; {accuracy}."
     subject = (
