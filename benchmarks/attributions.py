@@ -22,36 +22,19 @@ from pathlib import Path
 
 import torch
 from machine import describe, sentence
+from recipes import THREAT as TRAINED
+from recipes import train_one
 
 import assay
 from assay.attribution import Gradient, GradientTimesInput, IntegratedGradients
 from assay.attributional.comparison import METRICS
 
 HERE = Path(__file__).resolve().parent
-THREAT, TRAINED = "linf:8/255", "linf:0.1"
-RECIPES = {"standard": "standard", "PGD-AT": "pgdat", "ART": "art"}
+THREAT = "linf:8/255"
+RECIPES = ("standard", "PGD-AT", "ART")  # trained as recipes.py trains them
 SHIPPED = ("fashion-cnn", "fashion-cnn-pgd")
 AT_MOST = 0.5  # of the most important places that the shipped standard network may keep
 NEAR = 1e-5
-
-
-def trained(name: str, seed: int, args: argparse.Namespace) -> Path:
-    out = args.runs / f"{name}-{seed}"
-    assay.train(
-        args.network,
-        args.train,
-        recipe=RECIPES[name],
-        threat=TRAINED,
-        epochs=args.epochs,
-        schedule="Cyclic(peak=0.2)",
-        guard=None,
-        keep="last",
-        limit=args.limit,
-        seed=seed,
-        out=out,
-        resume=True,
-    )
-    return out
 
 
 def measured(model: str, args: argparse.Namespace) -> dict:
@@ -159,7 +142,7 @@ def main() -> int:
     report["keys"] = list(report["shipped"][SHIPPED[0]]["metrics"])
     for seed in range(args.seeds):
         for name in RECIPES:
-            report["rows"].append({"name": name, "seed": seed, **measured(str(trained(name, seed, args)), args)})
+            report["rows"].append({"name": name, "seed": seed, **measured(str(train_one(name, seed, args)), args)})
             (args.out / "attributions.json").write_text(json.dumps(report, indent=1) + "\n")
             (args.out / "attributions.md").write_text(page(report))
     print(page(report), file=sys.stderr)

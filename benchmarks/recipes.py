@@ -59,6 +59,9 @@ PLANS = {
     "AVMixup": Plan("avmixup"),
     "CURE": Plan("cure", begins="standard", lr=1e-4),
     "LLR": Plan("llr"),
+    "ART": Plan("art"),
+    "IG-NORM": Plan("ignorm", ["segments=10", "search_segments=5"]),
+    "IG-SUM-NORM": Plan("igsumnorm", ["segments=10", "search_segments=5"]),
     "distillation, T = 100": Plan("distillation"),
     "Linf and L2, the worse": Plan(
         "MultiThreat(attacks=(PGD(threat=Linf(0.1), steps=10, rel_step=0.25), PGD(threat=L2(1.5), steps=10)))"
