@@ -19,6 +19,7 @@ SETTINGS: dict[str, dict[str, object]] = {
     "AdamSearch": {"steps": 10},
     "ReColorAdv": {"steps": 10, "lr": None},
     "RandomSearch": {"draws": 10, "refine": 10},
+    "Relay": {"turns": 2, "queries": 20},
     "Square": {"queries": 40},
     "NES": {"steps": 5, "samples": 12},
     "SPSA": {"steps": 5, "samples": 12},

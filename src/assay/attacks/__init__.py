@@ -23,6 +23,7 @@ from assay.attacks.pdpgd import PDPGD
 from assay.attacks.pgd import BIM, FGSM, MIFGSM, PGD
 from assay.attacks.pointwise import Pointwise
 from assay.attacks.presets import DIFGSM, NIFGSM, SINIFGSM, TIFGSM, VMIFGSM
+from assay.attacks.relay import Relay
 from assay.attacks.salt_and_pepper import SaltAndPepper
 from assay.attacks.sigma_zero import SigmaZero
 from assay.attacks.simba import SimBA
@@ -67,6 +68,7 @@ __all__ = [
     "Pointwise",
     "RandomSearch",
     "ReColorAdv",
+    "Relay",
     "Result",
     "SaltAndPepper",
     "SigmaZero",

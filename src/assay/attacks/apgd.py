@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from assay.attacks.base import Attack, best_of
-from assay.attacks.memory import carried
+from assay.attacks.climb import Climb, climbed
 from assay.errors import LossError, SettingError, ThreatError
 from assay.goals import Goal, Targeted, Untargeted
 from assay.losses import Loss, resolve
@@ -19,8 +19,6 @@ from assay.rng import Keyed
 from assay.threats import L1, Threat
 from assay.threats.base import need_budget
 
-_NEW = 0.75  # weight of the new point against the old direction
-_SHARE_OF_GAINS = 0.75  # rho: the least share of steps that must raise the loss
 _L1_STAGES = ((3, 0.3), (2, 0.3), (1, 0.4))  # radius in eps, share of the steps
 _L1_SHRINK = 1.5
 _L1_SPARSER = 0.95
@@ -98,27 +96,8 @@ class APGD(Attack):
         return best_of(oracle, [partial(search, oracle, x, rng)] * self.restarts)
 
     def _search(self, oracle: Oracle, x: Tensor, rng: Keyed) -> Tensor:
-        threat, eps = self.threat, self.threat.budget(x)
-        new = _NEW if not threat.memory else 1.0
-        climb = _Climb(oracle, threat.start(x, rng), resolve(self.loss), self.steps, threat.memory)
-        before, eta = climb.theta, 2 * eps
-        interval, last = max(int(0.22 * self.steps), 1), 0
-        best_then, halved_then = climb.best_value.clone(), torch.ones_like(oracle.active)
-        while climb.running:
-            now = climb.theta
-            ahead = threat.project(x, threat.ascend(x, now, climb.grad, eta))
-            if climb.taken and new < 1:
-                ahead = threat.project(x, now + new * (ahead - now) + (1 - new) * (now - before))
-            before = now
-            climb.step(ahead)
-            if climb.taken - last == interval:
-                stuck = ~halved_then & (climb.best_value <= best_then)
-                halve = stuck | (climb.gains <= _SHARE_OF_GAINS * interval)
-                eta = torch.where(halve, eta / 2, eta)
-                climb.back_to_best(halve)
-                best_then, halved_then = climb.best_value.clone(), halve
-                last, interval = climb.taken, max(interval - max(int(0.03 * self.steps), 1), int(0.06 * self.steps), 1)
-        return climb.best
+        theta, _ = climbed(oracle, x, self.threat.start(x, rng), resolve(self.loss), self.steps)
+        return theta
 
     def _search_l1(self, oracle: Oracle, x: Tensor, rng: Keyed) -> Tensor:
         threat, eps = self.threat, self.threat.budget(x)
@@ -133,7 +112,7 @@ class APGD(Attack):
             wide = threat.with_eps(factor * eps)
             first = theta is None
             theta = wide.start(x, rng) if theta is None else wide.project(x, theta)
-            climb = _Climb(oracle, theta, resolve(self.loss), steps)
+            climb = Climb(oracle, theta, resolve(self.loss), steps)
             nonzero = _nonzero(theta) if not first else torch.full_like(eps, d)
             share = nonzero / d / _L1_SHRINK if not first else torch.full_like(eps, 0.2)
             eta, interval, last = factor * eps, max(int(0.04 * steps), 1), 0
@@ -148,47 +127,6 @@ class APGD(Attack):
             theta = climb.best
         assert theta is not None
         return theta
-
-
-@final
-class _Climb:
-    """The bookkeeping of a gradient ascent of known length: where it is, its best point, and its gains."""
-
-    def __init__(self, oracle: Oracle, theta: Tensor, loss: Loss | None, steps: int, memory: float = 0.0) -> None:
-        self.oracle, self.loss, self.steps, self.memory = oracle, loss, steps, memory
-        self.theta, self.taken = theta, 0
-        self.value, grad, _ = oracle.gradient(theta, loss)
-        self.grad = carried(torch.zeros_like(grad), grad, memory)
-        self.best, self.best_value, self.best_grad = theta.clone(), self.value.clone(), self.grad.clone()
-        self.gains = torch.zeros_like(self.value)
-
-    @property
-    def running(self) -> bool:
-        """Whether steps are left and someone still needs them."""
-        return self.taken < self.steps and not self.oracle.finished
-
-    def step(self, theta: Tensor) -> None:
-        """Move there; the last move needs no gradient."""
-        before, self.theta = self.value, theta
-        self.taken += 1
-        if self.taken < self.steps:
-            self.value, grad, _ = self.oracle.gradient(theta, self.loss)
-            self.grad = carried(self.grad, grad, self.memory)
-        else:
-            self.value = self.oracle.value(theta, self.loss)
-        self.gains += self.value > before
-        better = self.value > self.best_value
-        rows = better.nonzero().squeeze(1)
-        self.best[rows], self.best_grad[rows] = self.theta[rows], self.grad[rows]
-        self.best_value = torch.where(better, self.value, self.best_value)
-
-    def back_to_best(self, rows: Tensor) -> None:
-        """Go on from the best point where `rows` says so; gains are counted anew for all."""
-        column = rows.reshape(-1, *[1] * (self.theta.ndim - 1))
-        self.theta = torch.where(column, self.best, self.theta)
-        self.grad = torch.where(column, self.best_grad, self.grad)
-        self.value = torch.where(rows, self.best_value, self.value)
-        self.gains = torch.zeros_like(self.gains)
 
 
 def _nonzero(theta: Tensor) -> Tensor:

@@ -42,16 +42,19 @@ class Remaining:
         """What they are allowed."""
         return self.oracle.threat
 
-    def narrow(self, theta: Tensor, *state: Tensor, done: Tensor | None = None) -> tuple[Tensor, ...]:
+    def narrow(
+        self, theta: Tensor, *state: Tensor, done: Tensor | None = None, share: float = _NARROW_AT
+    ) -> tuple[Tensor, ...]:
         """These tensors without the rows that nobody asks about any more, once there are enough of those.
 
         Args:
             theta: their moves, `(b, *m)`, which are kept where they end.
             state: whatever else has one row for each sample.
             done: `(b,)` bool: whom the search itself has done with.
+            share: of the rows, at which there are few enough left; 1 for always.
         """
         live = self.oracle.active if done is None else self.oracle.active & ~done
-        if not self.oracle.referee or int(live.sum()) > _NARROW_AT * len(live):
+        if not self.oracle.referee or int(live.sum()) > share * len(live) or bool(live.all()):
             return theta, *state
         self._moves[self._place] = theta
         rows = live.nonzero().squeeze(1)

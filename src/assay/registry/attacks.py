@@ -152,6 +152,14 @@ ATTACKS = (
         aliases=("random",),
     ),
     _attack(
+        "Relay",
+        "gradients",
+        "gradient ascent and random search by turns, each from where the other one ended",
+        "Croce and Hein 2020, https://arxiv.org/abs/2003.01690",
+        threats=LP,
+        inner="APGD",
+    ),
+    _attack(
         "Square",
         "scores",
         "random search over squares of pixels, by scores only",
