@@ -57,7 +57,7 @@ def stuck(history: Sequence[Row], epochs: int, held: Data | None, classes: int) 
 
     Example:
         >>> stuck([{"loss": 2.3026, "clean": None}, {"loss": 2.3025, "clean": None}], 9, None, 10)[:35]
-        'warning: the loss is still 2.3025 af'
+        'warning: the loss is still 2.3025 a'
     """
     if len(history) != min(_FIRST, epochs):
         return ""
