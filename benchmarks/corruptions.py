@@ -146,7 +146,8 @@ def page(report: dict) -> str:
         "each; ImageNet-C's parameters at both sizes.", "",
         "## The same pictures", "",
         f"Without chance: at most {LARGEST} of 255 anywhere and {MEAN} in the mean. Cells: largest / mean difference "
-        "in 255ths, severity 1 to 5.", "", "| pixels | corruption | 1 | 2 | 3 | 4 | 5 |", "|---|---|---|---|---|---|---|",
+        "in 255ths, severity 1 to 5.", "",
+        "| pixels | corruption | 1 | 2 | 3 | 4 | 5 |", "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     lines += _rows(report["same"], "largest", lambda row: f"{row['largest']} / {row['mean']:.3f}")
     lines += [
@@ -158,8 +159,8 @@ def page(report: dict) -> str:
     lines += _rows(report["same"], "light", lambda row: f"{row['light']:+.3f} {row['inside']:.2f} {row['between']:.2f}")
     lines += [
         "", "Frost: textures grown by rule beside six photographs. Elastic transform: the peer has strengths of its "
-        "own and no affine part. Spatter at 32 pixels, severity 1: where no drop falls the peer divides by zero and gives "
-        "a black picture.", "",
+        "own and no affine part. Spatter at 32 pixels, severity 1: where no drop falls the peer divides by zero, and "
+        "the picture is black.", "",
     ]  # fmt: skip
     lines += ["## Images a second", "", f"Batches of {report['batch']}, severity 3.", ""]
     for side in SIDES:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -120,7 +118,7 @@ def corrupt(
             data_name=data,
         )
     except KeyboardInterrupt:
-        terminal.panel("Interrupted", _way_on(out), "yellow")
+        terminal.panel("Interrupted", terminal.way_on(out), "yellow")
         raise typer.Exit(terminal.INTERRUPTED) from None
     if as_json:
         terminal.document({"kind": "corruptions", "path": str(out) if out else None, "model": model, **found.results})
@@ -159,13 +157,6 @@ def _severity(text: str) -> int:
     if not text.isdecimal():
         raise typer.BadParameter(f"{text!r} is no whole number", param_hint="--severities")
     return int(text)
-
-
-def _way_on(out: Path | None) -> str:
-    if out is None:
-        return "Nothing was kept: with --out DIR a run can be continued later."
-    line = [part for part in sys.argv[1:] if part not in ("--overwrite", "--resume")]
-    return f"Every finished part is kept in {out}. Continue with:\n\n  {shlex.join(['assay', *line, '--resume'])}"
 
 
 def _save(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -137,7 +136,7 @@ def evaluate(
                 data_name=data,
             )
     except KeyboardInterrupt:
-        terminal.panel("Interrupted", _way_on(out), "yellow")
+        terminal.panel("Interrupted", terminal.way_on(out), "yellow")
         raise typer.Exit(terminal.INTERRUPTED) from None
     if Group.here().rank == 0:
         _tell(evaluation, out, as_json=as_json, quiet=quiet)
@@ -172,14 +171,6 @@ def _stages(attacks: list[str], threat: Threat) -> list[tuple[str, Attack]]:
             name, number = f"{type(built).__name__.lower()}-{number}", number + 1
         found.append((name, built))
     return found
-
-
-def _way_on(out: Path | None) -> str:
-    if out is None:
-        return "Nothing was kept: with --out DIR a run can be continued later."
-    line = [part for part in sys.argv[1:] if part not in ("--overwrite", "--resume")]
-    again = shlex.join(["assay", *line, "--resume"])
-    return f"Every finished chunk is kept in {out}. Continue with:\n\n  {again}"
 
 
 def _check_devices(device: options.DeviceName) -> None:

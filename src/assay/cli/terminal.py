@@ -6,10 +6,12 @@ import functools
 import json
 import math
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TextIO, TypeVar
 
 import typer
@@ -114,6 +116,15 @@ def bar(field: str = "", *, quiet: bool, elapsed: bool = False, left: bool = Fal
         transient=True,
         disable=quiet or not people.is_terminal,
     )
+
+
+def way_on(out: Path | None) -> str:
+    """How an interrupted run goes on."""
+    if out is None:
+        return "Nothing was kept: with --out DIR a run can be continued later."
+    line = [part for part in sys.argv[1:] if part not in ("--overwrite", "--resume")]
+    again = shlex.join(["assay", *line, "--resume"])
+    return f"Every finished part is kept in {out}. Continue with:\n\n  {again}"
 
 
 @contextmanager
