@@ -29,8 +29,8 @@ OPTIONS = {
     "patch": "area bounds data device fit help json limit load out overwrite quiet rotation scale seed set "
     "shape start target test-data",
     "physical": "attack batch camera data device draws help json limit photos quiet seed set threat",
-    "attribute": "attack attribution batch beta change data device fail-under help json limit masks out overwrite quiet "
-    "resume seed set threat top-k",
+    "attribute": "attack attribution batch beta change data device fail-under help json limit masks out overwrite "
+    "quiet resume seed set threat top-k",
     "substitute": "bounds data device held-out help json limit max-queries network out overwrite quiet rounds seed set",
     "list": "help json",
     "show": "help json",
