@@ -57,6 +57,13 @@ def evaluate(
     limit: options.Limit = None,
     max_queries: options.MaxQueries = None,
     total_queries: options.TotalQueries = None,
+    budget: Annotated[
+        float,
+        typer.Option(
+            metavar="TIMES",
+            help="How many times its usual passes the suite may spend: 0.1 for a quick look, 10 for a paper.",
+        ),
+    ] = 1.0,
     seed: options.Seed = 0,
     chunk: Annotated[int | None, typer.Option(min=1, help="Samples in a shard; no influence on results.")] = None,
     devices: Annotated[int, typer.Option(min=1, help="Processes, each with a device of its own.")] = 1,
@@ -95,7 +102,7 @@ def evaluate(
     stages: str | list[tuple[str, Attack]] = (
         _stages(attack, allowed) if attack else suite or suites.default_suite(allowed)
     )
-    known = load_suite(stages, allowed)
+    known = load_suite(stages, allowed, budget)
     defenses = [read_defense(each) for each in defense or ()]
     if out is not None and Group.here().rank == 0:  # before anything is loaded; other ranks come to a run that began
         folder.check(out, resume=resume, overwrite=overwrite)
@@ -124,6 +131,7 @@ def evaluate(
                 limit=limit,
                 max_queries=max_queries,
                 total_queries=total_queries,
+                budget=budget,
                 seed=seed,
                 chunk=chunk,
                 devices=devices,

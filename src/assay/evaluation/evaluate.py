@@ -45,6 +45,7 @@ def evaluate(
     limit: int | None = None,
     max_queries: int | None = None,
     total_queries: int | None = None,
+    budget: float = 1.0,
     seed: int = 0,
     chunk: int | None = None,
     devices: int = 1,
@@ -81,6 +82,7 @@ def evaluate(
         max_queries: Model evaluations that each attack is allowed for each sample, the clean input's included.
         total_queries: Model evaluations that the run is allowed in all. When they are used up it stops: what was found
             is kept, samples that were not searched to the end count as robust, and ``resume`` goes on with more.
+        budget: How many times its usual passes the suite may spend: 0.1 for a quick look, 10 for a paper.
         seed: Key of all random draws.
         chunk: Samples in a shard; chosen by the size of the inputs when None.
         devices: Processes on this machine (on graphics cards, one each). Model and data must be given by name.
@@ -123,7 +125,7 @@ def evaluate(
         with evaluating(module):
             meter = prepare.meter(module, total_queries, devices * group.world)
             with prepare.counting_on(meter, folder, resume=resume):
-                fitted, seen = prepare.fitted(meter or module, samples, threat, suite, place, dtype)
+                fitted, seen = prepare.fitted(meter or module, samples, threat, suite, place, dtype, budget)
             flags += seen
             source = None
             if defense is not None:

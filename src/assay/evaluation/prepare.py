@@ -123,6 +123,7 @@ def fitted(
     suite: str | os.PathLike[str] | Sequence[tuple[str, Attack]],
     device: torch.device,
     dtype: torch.dtype | None,
+    budget: float,
 ) -> tuple[Suite, list[Flag]]:
     """The suite as this model and threat allow it, with everything that a look at the model showed.
 
@@ -148,7 +149,7 @@ def fitted(
         check_classes(Untargeted(samples.y), classes)
     decided = defended.rejected(model, x)
     found, fitting = fit(
-        load_suite(suite, threat),
+        load_suite(suite, threat, budget),
         classes=classes if decided is None else decided,
         access=access,
         stochastic=is_stochastic(model),

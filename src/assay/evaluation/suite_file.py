@@ -21,6 +21,7 @@ _KEYS: dict[str, tuple[type, str]] = {
     "min_classes": (int, "a whole number"),
     "fallback": (str, "text"),
     "eot": (str, "text, such as 'EOT(draws=20)'"),
+    "without_gradients": (bool, "true or false"),
     "scaled": (list, "a list of settings, such as ['steps']"),
 }
 
@@ -97,7 +98,7 @@ def _check_keys(path: Path, number: int, table: Any) -> None:
         raise SettingError(f"suite {path}: stage {number} {problem}; its keys are {', '.join(sorted(_KEYS))}.")
     for key, value in table.items():
         kind, words = _KEYS[key]
-        if not isinstance(value, kind) or isinstance(value, bool):
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             raise SettingError(f"suite {path}: stage {number} has {key} = {value!r}; it has to be {words}.")
 
 
@@ -132,6 +133,7 @@ def _stage(suite: str, table: dict[str, Any], threat: Threat, budget: float) -> 
         attack=read(table["attack"]),
         min_classes=table.get("min_classes", 2),
         fallback=read(fallback) if fallback else None,
+        without_gradients=table.get("without_gradients", False),
         eot=grammar.eot(table["eot"]) if "eot" in table else None,
     )
 

@@ -44,7 +44,7 @@ def load_suite(
     Example:
         >>> import assay
         >>> [stage.name for stage in load_suite("standard", assay.Linf(0.1)).stages]
-        ['apgd-ce', 'apgd-t', 'square']
+        ['apgd-margin', 'apgd-ce', 'apgd-t', 'relay', 'relay-ce', 'square']
     """
     if isinstance(budget, bool) or not isinstance(budget, (int, float)) or not 0 < budget < math.inf:
         raise SettingError(f"the budget is a positive number, 1 for a suite as it is; got {budget!r}.")
@@ -86,6 +86,8 @@ def fit(suite: Suite, *, classes: int, access: Access, stochastic: bool = False)
         for name in suite.foreign
     ]
     for stage in suite.stages:
+        if stage.without_gradients and access is Access.GRADIENTS:
+            continue
         fitting = replace(stage, eot=DRAWS) if stochastic and stage.eot is None else stage
         if classes < stage.min_classes:
             few = f"needs {stage.min_classes} classes and the model has {classes}"

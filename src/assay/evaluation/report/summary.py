@@ -201,7 +201,7 @@ def command(settings: dict[str, Any]) -> str:
         ["--threat", settings["threat"]],
     ]
     if _shipped(settings):
-        lines.append(["--suite", suite["name"]])
+        lines.append(["--suite", suite["name"], *(["--budget", str(suite["budget"])] if "budget" in suite else [])])
     else:
         lines.extend(["--attack", stage["attack"]] for stage in suite["stages"])
     numbers = ["--seed", str(settings["seed"]), "--chunk", str(settings["chunk"])]
@@ -219,7 +219,7 @@ def _shipped(settings: dict[str, Any]) -> bool:
     if suite["name"] not in registry.names("suite"):
         return False
     try:
-        shipped = load_suite(suite["name"], grammar.threat(settings["threat"]))
+        shipped = load_suite(suite["name"], grammar.threat(settings["threat"]), suite.get("budget", 1.0))
     except AssayError:  # a threat that this installation cannot read
         return False
     offered = {stage.name: (repr(stage.attack), repr(stage.fallback)) for stage in shipped.stages}
