@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from assay import attacks as attacks
     from assay.attributional import Attributed as Attributed
     from assay.attributional.attribute import attribute as attribute
+    from assay.certification import certify as certify
     from assay.data import Data as Data
     from assay.data import load_data as load_data
     from assay.drawing import picture as picture
@@ -87,6 +88,7 @@ _HOMES = {
     "Universal": "assay.universal",
     "UniversalPatch": "assay.universal",
     "attribute": "assay.attributional",
+    "certify": "assay.certification",
     "corrupt": "assay.evaluation.corrupted",
     "defend": "assay.models",
     "evaluate": "assay.evaluation",
@@ -104,6 +106,7 @@ _HOMES = {
 _MODULES = (
     "attacks",
     "attribution",
+    "certification",
     "corruptions",
     "data",
     "defenses",

@@ -1,4 +1,4 @@
-"""Rejected inputs: one output more, a goal that does not count it as a success, losses that hold the detector's term."""
+"""Rejected inputs: one output more, a goal that does not count it, losses that hold the detector's term."""
 
 from __future__ import annotations
 

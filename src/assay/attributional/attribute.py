@@ -13,8 +13,7 @@ import torch
 from assay import grammar
 from assay.attacks import PGD, Attack
 from assay.attribution import Attribution, Change
-from assay.attributional.page import render
-from assay.attributional.record import Record
+from assay.attributional.page import KIND, render
 from assay.attributional.summary import summary
 from assay.attributional.work import Work
 from assay.calls import Calls
@@ -22,6 +21,7 @@ from assay.data import adopted
 from assay.errors import InputError, SettingError
 from assay.evaluation.chunks import placement
 from assay.evaluation.prepare import digest, environment
+from assay.evaluation.record import Record
 from assay.models import load_model
 from assay.threats import Threat
 from assay.threats.base import need_budget
@@ -120,7 +120,7 @@ def attribute(
     }  # fmt: skip
     record = None
     if out is not None:
-        record = Record.begin(Path(out), settings, environment(where), resume=resume, overwrite=overwrite)
+        record = Record.begin(Path(out), KIND, settings, environment(where), resume=resume, overwrite=overwrite)
     return _run(work, record, batch, step)
 
 

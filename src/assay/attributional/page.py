@@ -11,14 +11,15 @@ from torch import Tensor
 
 from assay import __version__, grammar
 from assay.attributional.comparison import METRICS
-from assay.attributional.record import Record
 from assay.drawing.heat import heat_map
 from assay.drawing.tiles import shares
+from assay.evaluation.record import Record, RunKind
 from assay.evaluation.report.environment import fill
 from assay.evaluation.report.gallery import LARGEST_SIDE, address, png
 from assay.files import write_atomically
 
 FILE = "report.html"
+KIND = RunKind("attributions", 1, "assay attribute")
 MOST = 12  # images in the gallery
 _SMALL = 96
 
@@ -53,7 +54,7 @@ def render(run: str | Path) -> Path:
     Raises:
         StoreError: it holds no run of this kind, or cannot be written.
     """
-    record = Record.open(Path(run))
+    record = Record.open(Path(run), KIND)
     settings = record.run["settings"]
     parts = record.parts
     page = fill(

@@ -13,6 +13,7 @@ from assay.cli import (
     attack,
     attribute,
     catalog,
+    certify,
     corrupt,
     evaluate,
     patch,
@@ -35,6 +36,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("evaluate")(evaluate.evaluate)
+app.command("certify")(certify.certify)
 app.command("attack")(attack.attack)
 app.command("corrupt")(corrupt.corrupt)
 app.command("train")(train.train)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
@@ -16,7 +17,15 @@ from assay.evaluation import folder
 from assay.evaluation.schema import State, differences
 from assay.files import remove_stale, write_atomically
 
-KIND, SCHEMA = "attributions", 1
+
+@final
+@dataclass(frozen=True)
+class RunKind:
+    """What a run is: its name in run.json, the version of what that holds, and the command that makes such runs."""
+
+    name: str
+    schema: int
+    command: str
 
 
 @final
@@ -32,7 +41,9 @@ class Record:
         self.path, self.run = path, run
 
     @classmethod
-    def begin(cls, path: Path, settings: dict[str, Any], environment: Any, *, resume: bool, overwrite: bool) -> Record:
+    def begin(
+        cls, path: Path, kind: RunKind, settings: dict[str, Any], environment: Any, *, resume: bool, overwrite: bool
+    ) -> Record:
         """Start a run in a new or empty folder, continue one with `resume`, replace one with `overwrite`.
 
         Raises:
@@ -41,7 +52,7 @@ class Record:
         folder.check(path, resume=resume, overwrite=overwrite)
         remove_stale(path)
         if (path / folder.RUN).exists() and resume:
-            found = cls.open(path)
+            found = cls.open(path, kind)
             if other := differences(found.run["settings"], settings):
                 raise StoreError(
                     f"{path} was started with other settings and cannot be continued with these: {'; '.join(other)}. "
@@ -49,22 +60,22 @@ class Record:
                 )
             return found
         folder.clear(path)
-        content = {"schema_version": SCHEMA, "kind": KIND, "state": "running", "settings": settings}
+        content = {"schema_version": kind.schema, "kind": kind.name, "state": "running", "settings": settings}
         found = cls(path, content | {"environment": environment, "results": None})
         found.save("running")
         return found
 
     @classmethod
-    def open(cls, path: Path) -> Record:
+    def open(cls, path: Path, kind: RunKind) -> Record:
         """The run in a folder.
 
         Raises:
             StoreError: there is none, or one of another kind or a newer assay.
         """
         run = folder.read(path)
-        if run.get("kind") != KIND or "settings" not in run:
-            raise StoreError(f"{path} holds no run of `assay attribute`, but {run.get('kind')!r}.")
-        if run["schema_version"] > SCHEMA:
+        if run.get("kind") != kind.name or "settings" not in run:
+            raise StoreError(f"{path} holds no run of `{kind.command}`, but {run.get('kind')!r}.")
+        if run["schema_version"] > kind.schema:
             raise StoreError(f"{path / folder.RUN} was written by a newer assay. Update assay to read it.")
         return cls(path, run)
 

@@ -1,0 +1,169 @@
+"""``assay.certify``: certified accuracy of a smoothed classifier over a data set."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from assay.attacks.base import evaluating
+from assay.certification.monte_carlo import ABSTAINED, Smoothing
+from assay.data import Data, adopted
+from assay.errors import SettingError
+from assay.evaluation.chunks import placement
+from assay.evaluation.merge import share
+from assay.evaluation.prepare import digest, environment
+from assay.evaluation.record import Record, RunKind
+from assay.models import load_model
+
+KIND = RunKind("certification", 1, "assay certify")
+_STEPS = 8  # radii in the table: multiples of half of sigma
+
+Step = Callable[[int, int, dict[str, Any]], None]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Certification:
+    """What was proven.
+
+    Attributes:
+        results: accuracy, abstentions and certified accuracy by radius, as `run.json` holds them.
+        index: the samples' own numbers.
+        label: their labels.
+        prediction: of the smoothed classifier; -1 where it abstains.
+        radius: certified, in L2.
+        path: the folder; None where nothing was kept.
+    """
+
+    results: dict[str, Any]
+    index: Tensor
+    label: Tensor
+    prediction: Tensor
+    radius: Tensor
+    path: Path | None
+
+    def accuracy_at(self, radius: float) -> float:
+        """Share of the samples whose class is right and certified for every change of at most this length in L2."""
+        return float(((self.prediction == self.label) & (self.radius >= radius)).double().mean())
+
+
+def certify(
+    model: Any,
+    data: Any,
+    *,
+    sigma: float = 0.25,
+    draws: int = 10_000,
+    selection: int = 100,
+    alpha: float = 0.001,
+    out: str | os.PathLike[str] | None = None,
+    limit: int | None = None,
+    batch: int = 32,
+    seed: int = 0,
+    device: str | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    step: Step | None = None,
+) -> Certification:
+    """Smooth a classifier with Gaussian noise and certify its decisions: radii within which none can change.
+
+    The network should have been trained with the same noise. An abstention counts as an error.
+
+    Args:
+        model: the network inside, a module, or what `load_model` loads.
+        data: (x, y), a map-style Dataset, or what `load_data` loads.
+        sigma: standard deviation of the noise, in the unit of the inputs.
+        draws: noisy copies of each sample that its bound is computed from.
+        selection: others that choose its class.
+        alpha: chance that the certificate of a sample is wrong.
+        out: folder of the run; nothing is kept when None.
+        limit: use only the first so many samples.
+        batch: samples of a part, which is never computed again; the results do not depend on it.
+        seed: key of all draws.
+        device: "cpu" or "cuda"; where the model is, or CUDA where there is some, when None.
+        resume: continue the run in `out`; start it where the folder is new or empty.
+        overwrite: replace the run in `out`.
+        step: called after each part with samples done, all samples, and the results so far.
+
+    Raises:
+        AssayError: the named error of whatever cannot be used.
+
+    Example:
+        >>> found = certify("digits-mlp", "digits", sigma=0.1, draws=200, limit=20)
+        >>> found.accuracy_at(0.05) <= found.accuracy_at(0)
+        True
+    """
+    if batch < 1:
+        raise SettingError(f"batch must be at least 1; got {batch}.")
+    smoothing = Smoothing(sigma=sigma, draws=draws, selection=selection, alpha=alpha)
+    samples = adopted(data, limit)
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    network = load_model(model, device=str(place)) if isinstance(model, str) else model
+    where, dtype = placement(network, place, None if isinstance(model, str) or device is None else place)
+    settings = {
+        "model": model if isinstance(model, str) else type(model).__name__, "model_digest": digest(network),
+        "data": samples.name, "data_digest": samples.fingerprint(), "samples": len(samples), **asdict(smoothing),
+        "batch": batch, "seed": seed,
+    }  # fmt: skip
+    record = None
+    if out is not None:
+        record = Record.begin(Path(out), KIND, settings, environment(where), resume=resume, overwrite=overwrite)
+
+    def part(start: int) -> dict[str, Tensor]:
+        x, y, index = samples.batch(start, start + batch)
+        found = smoothing.certificates(network, x.to(where, dtype or x.dtype), index, seed=seed)
+        columns = {"index": index, "label": y, **vars(found)}
+        return {name: column.cpu() for name, column in columns.items()}
+
+    with evaluating(network):
+        columns = _parts(part, samples, batch, record, sigma, step)
+    results = summary(columns, sigma)
+    if record:
+        record.save("done", results)
+    kept = {name: columns[name] for name in ("index", "label", "prediction", "radius")}
+    return Certification(results=results, path=record.path if record else None, **kept)
+
+
+def _parts(
+    part: Callable[[int], dict[str, Tensor]], samples: Data, batch: int, record: Record | None, sigma: float,
+    step: Step | None,
+) -> dict[str, Tensor]:  # fmt: skip
+    """The columns of all parts, those that are there already read."""
+    parts: list[dict[str, Tensor]] = []
+
+    def joined() -> dict[str, Tensor]:
+        return {name: torch.cat([each[name] for each in parts]) for name in parts[0]}
+
+    try:
+        for start in range(0, len(samples), batch):
+            found = record.find(start) if record else None
+            if found is None:
+                found = part(start)
+                if record:
+                    record.write(start, found)
+            parts.append(found)
+            if step:
+                step(min(start + batch, len(samples)), len(samples), summary(joined(), sigma))
+    except BaseException:
+        if record:
+            record.save("interrupted", summary(joined(), sigma) if parts else None)
+        raise
+    return joined()
+
+
+def summary(columns: dict[str, Tensor], sigma: float) -> dict[str, Any]:
+    """The numbers of a run: accuracy, abstentions, and certified accuracy at multiples of half of sigma."""
+    right = columns["prediction"] == columns["label"]
+    radii = [number * sigma / 2 for number in range(_STEPS + 1)]
+    return {
+        "samples": len(right),
+        "accuracy": share(right),
+        "abstained": share(columns["prediction"] == ABSTAINED),
+        "certified": [{"radius": radius, **share(right & (columns["radius"] >= radius))} for radius in radii],
+        "mean_radius": float(torch.where(right, columns["radius"], 0).mean()),
+    }
