@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from assay import losses
+from assay.attacks import Attack, Relay
 from assay.evaluation.flags import Flag
 from assay.evaluation.merge import Table
 from assay.evaluation.shards import Shard
@@ -155,25 +156,31 @@ def gradients(model: Any, x: Tensor, y: Tensor, threat: Threat) -> list[Flag]:
 
 
 def outcome(table: Table, suite: Suite) -> list[Flag]:
-    """Flags that only the finished run shows: an attack without gradients that beats those with them."""
+    """Flags that only the finished run shows: a search that beats attacks which follow gradients alone."""
     numbers = range(1, len(suite.stages) + 1)
-    white = [n for n in numbers if suite.stages[n - 1].attack.access is Access.GRADIENTS]
+    white = [n for n in numbers if _by_gradients_alone(suite.stages[n - 1].attack)]
     flags = []
     for number in numbers:
         stage = suite.stages[number - 1]
-        if stage.attack.access is Access.GRADIENTS or not white or number < white[0]:
+        if _by_gradients_alone(stage.attack) or not white or number < white[0]:
             continue
         broken = int((table.stage == number).sum())
         asked = broken + int((table.robust | (table.stage > number)).sum())
         if broken >= max(3, 0.02 * len(table)):
+            relay = stage.attack.access is Access.GRADIENTS
+            kind = "in which a random search takes turns with gradients" if relay else "which uses no gradients"
             flags.append(
                 Flag.of(
-                    "black-box-beats-white-box",
-                    f"{stage.name}, which uses no gradients, broke {broken} of the {asked} samples that withstood "
+                    "search-beats-gradients" if relay else "black-box-beats-white-box",
+                    f"{stage.name}, {kind}, broke {broken} of the {asked} samples that withstood "
                     f"{', '.join(suite.stages[n - 1].name for n in white if n < number)}.",
                 )
             )
     return flags
+
+
+def _by_gradients_alone(attack: Attack) -> bool:
+    return attack.access is Access.GRADIENTS and not isinstance(attack, Relay)
 
 
 def nearest(shards: list[list[Shard]], suite: Suite) -> list[Flag]:

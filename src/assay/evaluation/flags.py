@@ -56,6 +56,11 @@ _KNOWN: dict[str, tuple[Severity, str]] = {
         "The gradients mislead: look for rounding, randomness or saturation in the model and attack a "
         "differentiable surrogate of it.",
     ),
+    "search-beats-gradients": (
+        "warning",
+        "The gradients mislead here: look for rounding, saturation or a detached step in the model, and run again with "
+        "a larger budget (--budget 10), under which the search goes on for longer.",
+    ),
     "not-found": (
         "warning",
         "Give the attacks more steps or add others: without a budget almost every input has an adversarial one, and a "
