@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import assay
-from assay.attacks import FGSM, Square
+from assay.attacks import APGD, FGSM, Relay, Square
 from assay.errors import InputError, ModelError
 from assay.evaluation import checks
 from assay.evaluation.flags import _KNOWN, Flag
@@ -157,6 +157,20 @@ def test_black_box_beats_white_box() -> None:
     assert {"zero-gradients", "black-box-beats-white-box"} <= {flag.code for flag in found.flags}
     sane = assay.evaluate(Sane(), (x, y), threat=wide, suite=suite, progress=False)
     assert "black-box-beats-white-box" not in {flag.code for flag in sane.flags}
+
+
+def test_a_search_that_beats_gradients() -> None:
+    wide = assay.Linf(0.2)
+    model = Rounded()
+    x, y = data(model)
+    first = APGD(threat=wide, steps=3, loss="margin")
+    suite = [("apgd", first), ("relay", Relay(attack=first, queries=50))]
+    found = assay.evaluate(model, (x, y), threat=wide, suite=suite, progress=False)
+    flag = next(flag for flag in found.flags if flag.code == "search-beats-gradients")
+    assert f"broke {found.results['stages'][1]['broken']} of the" in flag.message
+    assert "withstood apgd" in flag.message
+    sane = assay.evaluate(Sane(), (x, y), threat=wide, suite=suite, progress=False)
+    assert "search-beats-gradients" not in {flag.code for flag in sane.flags}
 
 
 @pytest.mark.parametrize(("model", "message"), [(NaN, "NaN"), (OneOutput, "two classes"), (Detached, "no gradient")])
