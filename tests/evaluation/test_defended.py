@@ -13,6 +13,7 @@ from assay.defenses import BitDepth, Defense, InputDefense, InputNoise, with_rej
 from assay.errors import ModelError, SettingError
 from assay.evaluation import Store
 from assay.evaluation.defended import bare
+from assay.evaluation.report.summary import command
 from assay.testing.problems import Affine
 
 PROBLEM = Affine(shape=(1, 3, 3), classes=2, boxed=False)
@@ -113,6 +114,9 @@ def test_the_run_is_written_down_and_goes_on(tmp_path):
     assert run["settings"]["model"] == "Defended('digits-mlp', BitDepth(bits=2))"
     assert [stage["mode"] for stage in run["settings"]["suite"]["stages"]] == ["oblivious", "adaptive"]
     assert run["results"]["defense"] == whole.results["defense"]
+    repeated = " ".join(command(run["settings"]).split())
+    assert "evaluate digits-mlp \\ --defense 'BitDepth(bits=2)'" in repeated
+    assert repeated.count("--attack") == 1
     store = Store.open(tmp_path / "a")
     for stage in ("oblivious-pgd", "adaptive-pgd"):
         store.shard_path(stage, 20).unlink()

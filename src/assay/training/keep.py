@@ -14,6 +14,7 @@ from assay.data import Data
 from assay.errors import ModelError
 from assay.importing import near
 from assay.models import saved, zoo
+from assay.models.defended import is_defended, read_defended
 from assay.models.ensemble import is_ensemble
 from assay.models.limited import is_limited
 from assay.models.load import load_model
@@ -47,6 +48,8 @@ def network(model: nn.Module | str, seed: int) -> tuple[nn.Module, str | None]:
 
 
 def _named(spec: str) -> tuple[nn.Module, str]:
+    if is_defended(spec):
+        return read_defended(spec, lambda inner: _named(inner)[0]), spec
     name = spec.partition("(")[0]
     entry = registry.find("network", name)
     if entry is not None and spec not in zoo.names():

@@ -17,6 +17,7 @@ from assay.evaluation.report.threat import Facts
 from assay.evaluation.report.words import count, duration, interval, percent, plural, rate
 from assay.evaluation.schema import StageResult
 from assay.evaluation.suites import load_suite
+from assay.models.defended import DefendedSpec
 
 
 @final
@@ -194,16 +195,21 @@ def state_note(record: Record, noun: str) -> str:
 
 def command(settings: dict[str, Any]) -> str:
     """The command line that repeats the run; a suite that is not the shipped one is spelt out attack by attack."""
-    suite = settings["suite"]
+    suite, model, defense = settings["suite"], settings["model"], list[str]()
+    own = [stage for stage in suite["stages"] if stage.get("mode") in (None, "adaptive")]
+    if own[0].get("mode") == "adaptive":
+        model, defense = _undefended(model)
     lines = [
-        ["assay", "evaluate", settings["model"]],
+        ["assay", "evaluate", model],
+        *(["--defense", each] for each in defense),
+        *([["--surrogate", settings["surrogate"]]] if "surrogate" in settings else []),
         ["--data", settings["data"]],
         ["--threat", settings["threat"]],
     ]
     if _shipped(settings):
         lines.append(["--suite", suite["name"], *(["--budget", str(suite["budget"])] if "budget" in suite else [])])
     else:
-        lines.extend(["--attack", stage["attack"]] for stage in suite["stages"])
+        lines.extend(["--attack", stage["attack"]] for stage in own)
     numbers = ["--seed", str(settings["seed"]), "--chunk", str(settings["chunk"])]
     if settings.get("limit") is not None:
         numbers = ["--limit", str(settings["limit"]), *numbers]
@@ -211,6 +217,14 @@ def command(settings: dict[str, Any]) -> str:
         numbers = ["--max-queries", str(settings["max_queries"]), *numbers]
     lines += [numbers, [*(["--save-adv"] if settings.get("save_adv") else []), "--out", "runs/again"]]
     return " \\\n    ".join(shlex.join(line) for line in lines)
+
+
+def _undefended(model: str) -> tuple[str, list[str]]:
+    """The MODEL behind defenses and these, of a run that shows them."""
+    try:
+        return DefendedSpec(model).parts()
+    except AssayError:  # given as an object, which has no text that can be read
+        return model, []
 
 
 def _shipped(settings: dict[str, Any]) -> bool:
@@ -224,5 +238,6 @@ def _shipped(settings: dict[str, Any]) -> bool:
         return False
     offered = {stage.name: (repr(stage.attack), repr(stage.fallback)) for stage in shipped.stages}
     return shipped.version == suite["version"] and all(
-        stage["attack"] in offered.get(stage["name"], ()) for stage in suite["stages"]
+        stage["attack"] in offered.get(stage["name"].removeprefix(f"{stage.get('mode')}-"), ())
+        for stage in suite["stages"]
     )
