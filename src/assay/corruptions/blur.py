@@ -105,10 +105,10 @@ class GlassBlur(Corruption):
         """Behind the glass."""
         sigma, reach, rounds = parameters
         values = eight_bits(gaussian(x, sigma)).flatten(2)
-        for _ in range(rounds):
-            source = _sources(rng, x.shape[2], x.shape[3], reach)
-            values = values.gather(2, source[:, None].expand(values.shape))
-        return gaussian(values.reshape(x.shape), sigma)
+        source = _sources(rng, x.shape[2], x.shape[3], reach)
+        for _ in range(rounds - 1):
+            source = source.gather(1, _sources(rng, x.shape[2], x.shape[3], reach))
+        return gaussian(values.gather(2, source[:, None].expand(values.shape)).reshape(x.shape), sigma)
 
 
 def _sources(rng: Keyed, height: int, width: int, reach: int) -> Tensor:
@@ -125,12 +125,16 @@ def _sources(rng: Keyed, height: int, width: int, reach: int) -> Tensor:
     taken = place + down * width + right
     inner = (row > reach) & (row <= height - reach) & (column > reach) & (column <= width - reach)
     taken = torch.where(inner, taken, place)
-    changed = inner[taken.flatten()].reshape(taken.shape) & (taken > place)  # those took a colour themselves before
-    step = torch.where(changed, taken, taken + count)  # beyond count: the colour that the pixel came with
-    while bool(changed.any()):
-        step = torch.where(changed, step.gather(1, step % count), step)
-        changed = step < count
-    return step - count
+    changed = (inner[taken] & (taken > place)).flatten()  # those took a colour themselves before
+    first = torch.arange(0, len(taken) * count, count, device=place.device)[:, None]  # of each image
+    source = (taken + first).flatten()
+    source = torch.where(changed, source, ~source)  # negative: the colour that a pixel came with
+    chained = changed.nonzero().flatten()
+    while len(chained):
+        further = source[source[chained]]
+        source[chained] = further
+        chained = chained[further >= 0]
+    return (~source).reshape(taken.shape) - first
 
 
 @final

@@ -214,6 +214,13 @@ AUGMENTATIONS: tuple[Entry, ...] = (
     ),
     _entry(
         "augmentation",
+        "training.noise",
+        "AddNoise",
+        "Gaussian noise of a random strength on every value",
+        "Rusak et al. 2020, https://arxiv.org/abs/2001.06057",
+    ),
+    _entry(
+        "augmentation",
         "training.augmentation",
         "Mixup",
         "convex combinations of two samples and their targets",
