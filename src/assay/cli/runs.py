@@ -33,13 +33,13 @@ def report(
 ) -> None:
     """Write the report of a run again, as one HTML file."""
     from assay.evaluation import folder
-    from assay.evaluation.corrupted.record import KIND
+    from assay.evaluation.corrupted.results import KIND
 
     if (run / "train.json").is_file():
         from assay.training.report import render
     elif (run / "study.json").is_file():
         from assay.training.study.page import render
-    elif folder.read(run).get("kind") == KIND:
+    elif folder.read(run).get("kind") == KIND.name:
         from assay.evaluation.corrupted.page import render
     elif folder.read(run).get("kind") == "attributions":
         from assay.attributional.page import render

@@ -85,16 +85,17 @@ class Record:
         self.run["results"] = self.run["results"] if results is None else results
         write_atomically(self.path / folder.RUN, (json.dumps(self.run, indent=1, allow_nan=False) + "\n").encode())
 
-    def write(self, start: int, columns: dict[str, Tensor]) -> None:
-        """Keep the columns of the part that begins with this sample."""
+    def write(self, start: int, columns: dict[str, Tensor], of: str = "") -> None:
+        """Keep the columns of the part that begins with this sample; `of` names a series of parts of its own."""
         plain = {name: value.detach().cpu().contiguous() for name, value in columns.items()}
-        write_atomically(self._file(start), save(plain, metadata={"settings": self._key}))
+        write_atomically(self._file(start, of), save(plain, metadata={"settings": self._key, "of": of}))
 
-    def find(self, start: int) -> dict[str, Tensor] | None:
+    def find(self, start: int, of: str = "") -> dict[str, Tensor] | None:
         """The columns of a part; None where they have to be computed, a file that cannot be read among them."""
         try:
-            with safe_open(self._file(start), framework="pt") as file:
-                if (file.metadata() or {}).get("settings") != self._key:
+            with safe_open(self._file(start, of), framework="pt") as file:
+                known = file.metadata() or {}
+                if known.get("settings") != self._key or known.get("of", "") != of:
                     return None
                 return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
         except (OSError, SafetensorError):
@@ -106,8 +107,8 @@ class Record:
         starts = sorted(int(path.stem) for path in (self.path / "shards").glob("*.safetensors"))
         return [columns for start in starts if (columns := self.find(start)) is not None]
 
-    def _file(self, start: int) -> Path:
-        return self.path / "shards" / f"{start:08d}.safetensors"
+    def _file(self, start: int, of: str = "") -> Path:
+        return self.path / "shards" / of / f"{start:08d}.safetensors"
 
     @property
     def _key(self) -> str:

@@ -22,10 +22,11 @@ from assay.evaluation.chunks import placement
 from assay.evaluation.corrupted import results as numbers
 from assay.evaluation.corrupted.errors import Baseline
 from assay.evaluation.corrupted.page import draw, render
-from assay.evaluation.corrupted.record import CLEAN_CELL, Record
+from assay.evaluation.corrupted.results import CLEAN_CELL, KIND
 from assay.evaluation.corrupted.source import Cell, Computed, Read, Source
 from assay.evaluation.corrupted.work import Work, cell_name
 from assay.evaluation.ranks import own_device
+from assay.evaluation.record import Record
 from assay.models.load import load_model, recorded
 from assay.threats import Linf
 
@@ -173,7 +174,7 @@ def corrupt(
     }
     folder = Path(tempfile.mkdtemp(prefix="assay-")) if out is None else Path(out)
     try:
-        record = Record.begin(folder, settings, prepare.environment(place), resume=resume, overwrite=overwrite)
+        record = Record.begin(folder, KIND, settings, prepare.environment(place), resume=resume, overwrite=overwrite)
         work = Work(record=record, source=source, model=module, device=place, dtype=dtype)
         cells: list[Cell] = [(kind, severity) for kind in kinds for severity in wanted]
         with evaluating(module):

@@ -14,8 +14,9 @@ from assay import __version__
 from assay.corruptions import Corruption
 from assay.drawing.sheet import laid_out
 from assay.drawing.tiles import Tile, fitted
-from assay.evaluation.corrupted.record import Record
+from assay.evaluation.corrupted.results import KIND
 from assay.evaluation.corrupted.source import Cell, Source
+from assay.evaluation.record import Record
 from assay.evaluation.report.environment import fill
 from assay.files import write_atomically
 
@@ -63,7 +64,7 @@ def render(run: str | Path) -> Path:
     Raises:
         StoreError: it holds no run over corruptions, or cannot be written.
     """
-    record = Record.open(Path(run))
+    record = Record.open(Path(run), KIND)
     settings, found = record.run["settings"], record.run["results"]
     sheet = record.path / SHEET
     picture = base64.b64encode(sheet.read_bytes()).decode("ascii") if found and sheet.exists() else ""

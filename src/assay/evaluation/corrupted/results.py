@@ -17,8 +17,11 @@ from assay.evaluation.corrupted.errors import (
     corruption_error,
     mean_corruption_error,
 )
-from assay.evaluation.corrupted.record import CLEAN_CELL, Record
+from assay.evaluation.record import Record, RunKind
 from assay.evaluation.stats import wilson
+
+KIND = RunKind("corruptions", 1, "assay corrupt")
+CLEAN_CELL = "clean"
 
 
 def share(correct: int, samples: int) -> dict[str, Any]:
@@ -139,7 +142,7 @@ def named_baseline(name: str) -> Baseline:
     """
     if name.casefold() == "alexnet":
         return ALEXNET
-    record = Record.open(Path(name))
+    record = Record.open(Path(name), KIND)
     if record.run["results"] is None:
         raise StoreError(f"the run in {name} is not finished: continue it with --resume first.")
     return baseline_of(record)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -11,8 +10,9 @@ from torch import Tensor
 
 from assay.evaluation.chunks import confidence
 from assay.evaluation.corrupted.display import Display
-from assay.evaluation.corrupted.record import CLEAN_CELL, Record
+from assay.evaluation.corrupted.results import CLEAN_CELL
 from assay.evaluation.corrupted.source import Cell, Source
+from assay.evaluation.record import Record
 from assay.goals import Untargeted
 from assay.oracle import Access, Oracle, granted_access
 from assay.threats import Linf
@@ -62,14 +62,13 @@ class Work:
 
     def _part(self, cell: Cell, start: int, stop: int) -> int:
         """Images of one part that are classified rightly."""
-        shard = self.record.find(cell_name(cell), start, stop)
-        if shard is None:
-            began = time.perf_counter()
+        found = self.record.find(start, cell_name(cell))
+        if found is None:
             x, y, index = self.source.batch(cell, start, stop, self.device)
-            prediction, confidence = self._asked(x.to(self.device, self.dtype or x.dtype), y.to(self.device))
-            columns = {"index": index, "label": y, "prediction": prediction.cpu(), "confidence": confidence.cpu()}
-            shard = self.record.write(cell_name(cell), start, columns, time.perf_counter() - began)
-        return shard.left
+            prediction, sure = self._asked(x.to(self.device, self.dtype or x.dtype), y.to(self.device))
+            found = {"index": index, "label": y.cpu(), "prediction": prediction.cpu(), "confidence": sure}
+            self.record.write(start, found, cell_name(cell))
+        return int((found["prediction"] == found["label"]).sum())
 
     def _asked(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """The model's decisions and how sure it is of them."""
