@@ -23,6 +23,11 @@ def reader(folder: str | os.PathLike[str]) -> ModuleType:
     return module
 
 
+def network(load: ModuleType, name: str) -> torch.nn.Module:
+    """A network of the folder, or the TorchScript file of this name."""
+    return (torch.jit.load(name) if name.endswith(".pt") else load.net(name)).eval()
+
+
 def images(load: ModuleType, data: str, count: int):
     """The first `count` images of a set, with their labels: test images (of CIFAR-10 byte-exact ones) or as named."""
     readers = {
@@ -30,6 +35,7 @@ def images(load: ModuleType, data: str, count: int):
         "cifar10-test": lambda: load.cifar10("test"),
         "cifar10-train": lambda: load.cifar10("train"),
         "mnist": lambda: load.mnist("test"),
+        "fashion": lambda: load.fashion_mnist("test"),
     }
     x, y = readers[data]()
     return x[:count], y[:count]

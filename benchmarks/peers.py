@@ -24,12 +24,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from folder import images, reader
+from folder import images, network, reader
 from machine import describe
 from peers_page import OURS, checks, page, summary
-from setup_peers import PEERS, python_of
+from setup_peers import python_of
 
 HERE = Path(__file__).resolve().parent
+ATTACKERS = ("foolbox", "torchattacks", "art", "advlib")  # peers with these attacks
 ROOM = 1e-6  # how far outside its budget or box an image may be, for rounding
 
 
@@ -92,7 +93,7 @@ class Judge:
     """The plain network's verdict on images, whoever made them."""
 
     def __init__(self, load, net: str, data: str, count: int) -> None:
-        self.network = load.net(net)
+        self.network = network(load, net)
         self.x, self.y = images(load, data, count)
         self.clean = self.correct(self.x)
 
@@ -103,7 +104,7 @@ class Judge:
     def verdict(self, x_adv, norm: str, radius: float) -> tuple[np.ndarray, int]:
         """Which samples withstood, and how many images broke the rules."""
         change = (x_adv.double() - self.x.double()).flatten(1)
-        size = change.abs().amax(1) if norm == "linf" else change.norm(dim=1)
+        size = torch.linalg.vector_norm(change, ord={"linf": torch.inf, "l2": 2, "l1": 1}[norm], dim=1)
         lowest, highest = x_adv.flatten(1).aminmax(dim=1)
         inside = ((size <= radius + ROOM) & (lowest >= -ROOM) & (highest <= 1 + ROOM)).numpy()
         withstood = np.where(inside, self.correct(x_adv), self.clean)
@@ -175,7 +176,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--count", type=int, default=300, help="images")
     parser.add_argument("--batch", type=int, default=100, help="images a call, for the peers")
-    parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--peers", nargs="+", choices=ATTACKERS, default=list(ATTACKERS))
     parser.add_argument("--net", help="only this network")
     parser.add_argument("--attack", choices=["pgd", "apgd"], help="only this attack")
     parser.add_argument("--norm", help="only this norm")

@@ -1,6 +1,6 @@
 """Build one virtual environment for each peer library, so that their pins never meet ours or one another's.
 
-    python benchmarks/setup_peers.py [foolbox] [torchattacks] [art] [advlib] [imagecorruptions]      # all by default
+    python benchmarks/setup_peers.py [PEER ...]      # foolbox, torchattacks, art, advlib, autoattack, ...: all by default
 
 Each environment gets the torch and NumPy of this repository's constraints file first, then what the peer really
 imports, then the peer itself from PyPI without its declared dependencies. That keeps out pins that are years
@@ -30,6 +30,7 @@ PEERS = {
         ["scipy", "scikit-learn", "six", "tqdm", "setuptools", "packaging"],
     ),
     "advlib": ("adv-lib==0.2.8", ["tqdm"]),
+    "autoattack": ("pyautoattack==0.2.0", []),
     "imagecorruptions": (
         "imagecorruptions-imaug==1.1.5",
         ["scikit-image", "opencv-python-headless", "scipy", "numba", "pillow", "setuptools"],

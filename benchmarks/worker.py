@@ -27,9 +27,9 @@ import warnings
 import numpy as np
 import torch
 from counted import Counted
-from folder import images, reader, right_images
+from folder import images, network, reader, right_images
 
-LIBRARIES = ("assay", "foolbox", "torchattacks", "art", "advlib")
+LIBRARIES = ("assay", "foolbox", "torchattacks", "art", "advlib", "autoattack")
 
 
 class Session:
@@ -40,9 +40,9 @@ class Session:
         self.load = reader(data)
 
     def do_load(self, net: str, data: str, count: int, right: bool = False) -> dict:
-        network = self.load.net(net).eval()
-        self.x, self.y = right_images(self.load, data, count, network) if right else images(self.load, data, count)
-        self.model = Counted(network).eval()
+        model = network(self.load, net)
+        self.x, self.y = right_images(self.load, data, count, model) if right else images(self.load, data, count)
+        self.model = Counted(model).eval()
         first = self.x[:100].clone().requires_grad_()
         torch.autograd.grad(self.model(first).sum(), first)  # the first pass of a process is slower than the rest
         return {"versions": self.runner.versions(), "attacks": sorted(self.runner.ATTACKS)}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
 from functools import partial
+from pathlib import Path
 
 import torch
 
 import assay
 from assay import attacks
+from assay.evaluation.shards import ADV
 from assay.goals import Targeted
 
 
@@ -16,7 +19,7 @@ def versions() -> dict[str, str]:
 
 
 def _threat(norm, eps):
-    return {"linf": assay.Linf, "l2": assay.L2}[norm](eps)
+    return {"linf": assay.Linf, "l2": assay.L2, "l1": assay.L1}[norm](eps)
 
 
 def pgd(model, x, y, *, norm, eps, steps, seed, batch):
@@ -55,6 +58,16 @@ def _square(model, x, y, *, norm, eps, queries, seed, batch):
     return attacks.Square(threat=_threat(norm, eps), queries=queries)(model, x, y, seed=seed).x_adv
 
 
+def _suite(model, x, y, *, name, norm, eps, seed, batch):
+    """A whole evaluation; its worst inputs."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = assay.evaluate(
+            model, (x, y), threat=_threat(norm, eps), suite=name, seed=seed, out=Path(folder) / "run", save_adv=True,
+            progress=False,
+        )  # fmt: skip
+        return torch.cat([found.store.read_shard(ADV, start).columns["x_adv"] for start, _ in found.store.chunks])
+
+
 ENDLESS = 10**6
 ZOO = {"lr": 0.1, "initial_c": 10.0}
 
@@ -91,6 +104,7 @@ ATTACKS = {
         )
         for norm in ("l2", "linf")
     },
+    **{f"suite-{name}": partial(_suite, name=name) for name in ("standard", "autoattack")},
     **{f"square-{norm}": partial(_square, norm=norm) for norm in ("l2", "linf")},
     "boundary-l2": partial(_by_queries, make=partial(attacks.Boundary, threat=THREATS["l2"], steps=ENDLESS)),
     "sign-opt-l2": partial(_by_queries, make=partial(attacks.SignOPT, threat=THREATS["l2"], steps=ENDLESS)),
