@@ -1,6 +1,6 @@
 """Build one virtual environment for each peer library, so that their pins never meet ours or one another's.
 
-    python benchmarks/setup_peers.py [PEER ...]      # foolbox, torchattacks, art, advlib, autoattack, ...: all by default
+    python benchmarks/setup_peers.py [PEER ...]      # all by default; --help names them
 
 Each environment gets the torch and NumPy of this repository's constraints file first, then what the peer really
 imports, then the peer itself from PyPI without its declared dependencies. That keeps out pins that are years
