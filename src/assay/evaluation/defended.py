@@ -12,25 +12,41 @@ from torch import Tensor, nn
 from assay.attacks import Attack
 from assay.attacks.transfer import Transfer
 from assay.defenses import Defense
-from assay.errors import ModelError, SettingError
+from assay.errors import GrammarError, ModelError, SettingError
 from assay.evaluation.merge import Table, share
 from assay.evaluation.schema import DefenseResult, Mode, StageRecord
 from assay.evaluation.stages import Stage, Suite
 from assay.goals import Untargeted
 from assay.models import Defended
 from assay.models.defended import read_defense, written
-from assay.models.load import load_model
+from assay.models.load import load_model, recorded
 from assay.oracle import Access
 from assay.threats import Threat
 
 
 def around(
-    model: Any, defense: Defense | str | Sequence[Defense | str], name: str | None, threat: Threat
+    model: Any,
+    defense: Defense | str | Sequence[Defense | str],
+    name: str | None,
+    threat: Threat,
+    *,
+    device: torch.device,
+    by_name: bool,
 ) -> tuple[Any, str | None]:
-    """The defended model, as text where the model is text, and what reports call it.
+    """The defended model, and what reports call it.
+
+    It is text where the model is text and the defenses are in the registry, so that other processes can load it.
+
+    Args:
+        model: What is defended.
+        defense: With what.
+        name: What reports call the model.
+        threat: The run's threat.
+        device: Where a model goes that is loaded here.
+        by_name: Other processes have to load it.
 
     Raises:
-        GrammarError: A defense cannot be read.
+        GrammarError: A defense cannot be read, by other processes where there are some.
         SettingError: There is none, or the threat has no budget: what a defense claims is an accuracy at an eps.
     """
     if threat.eps is None:
@@ -39,9 +55,17 @@ def around(
         )
     several = [defense] if isinstance(defense, (Defense, str)) else list(defense)
     defenses = [read_defense(each) if isinstance(each, str) else each for each in several]
-    if isinstance(model, str):
-        return written(model, defenses), None if name is None else written(name, defenses)
-    return Defended(model, *defenses), written(name or type(model).__name__, defenses)
+    told = written(name or (recorded(model) if isinstance(model, str) else type(model).__name__), defenses)
+    if not isinstance(model, str):
+        return Defended(model, *defenses), told
+    try:
+        for each in defenses:
+            read_defense(repr(each))
+    except GrammarError:
+        if by_name:
+            raise
+        return Defended(load_model(model, device=device), *defenses), told
+    return written(model, defenses), told
 
 
 def bare(model: Any) -> Any:

@@ -115,7 +115,9 @@ def evaluate(
         threat = prepare.threat(threat)
         suite = default_suite(threat) if suite is None else suite
         if defense is not None:
-            model, model_name = defended.around(model, defense, model_name, threat)
+            model, model_name = defended.around(
+                model, defense, model_name, threat, device=asked or own_device(), by_name=devices > 1
+            )
         named = recorded(model) if isinstance(model, str) else None
         module = load_model(model, device=asked or own_device()) if isinstance(model, str) else model
         samples = prepare.data(data, data_name, limit, threat)

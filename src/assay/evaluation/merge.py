@@ -123,7 +123,8 @@ def stage_result(
         "backwards": total("backwards"),
         "seconds": round(sum(shard.seconds for shard in shards), 3),
     }
-    cost = None if left is None else queries.of_shards(shards, max_queries)
+    unknown = left is None or stage.get("mode") == "oblivious"  # whose search asks another model
+    cost = None if unknown else queries.of_shards(shards, max_queries)
     if cost is not None:
         found["queries"] = cost
     return found
