@@ -13,15 +13,15 @@ from torch import Tensor
 
 from assay.attacks.base import evaluating
 from assay.certification.monte_carlo import ABSTAINED, Smoothing
+from assay.certification.page import KIND, render
 from assay.data import Data, adopted
 from assay.errors import SettingError
 from assay.evaluation.chunks import placement
 from assay.evaluation.merge import share
 from assay.evaluation.prepare import digest, environment
-from assay.evaluation.record import Record, RunKind
+from assay.evaluation.record import Record
 from assay.models import load_model
 
-KIND = RunKind("certification", 1, "assay certify")
 _STEPS = 8  # radii in the table: multiples of half of sigma
 
 Step = Callable[[int, int, dict[str, Any]], None]
@@ -125,6 +125,7 @@ def certify(
     results = summary(columns, sigma)
     if record:
         record.save("done", results)
+        render(record.path)
     kept = {name: columns[name] for name in ("index", "label", "prediction", "radius")}
     return Certification(results=results, path=record.path if record else None, **kept)
 

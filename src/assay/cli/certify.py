@@ -74,7 +74,8 @@ def certify(
     if not quiet:
         terminal.people.print(_table(found.results))
         if found.path:
-            terminal.people.print(f"run.json     {found.path / 'run.json'}", soft_wrap=True)
+            for name in ("run.json", "report.html"):
+                terminal.people.print(f"{name:<12} {found.path / name}", soft_wrap=True)
 
 
 def _table(results: dict[str, Any]) -> Table:

@@ -43,6 +43,8 @@ def report(
         from assay.evaluation.corrupted.page import render
     elif folder.read(run).get("kind") == "attributions":
         from assay.attributional.page import render
+    elif folder.read(run).get("kind") == "certification":
+        from assay.certification.page import render
     else:
         from assay.evaluation.report import render
     path = Path(render(run))
