@@ -32,8 +32,8 @@ class Look:
         proxy: whether losses are taken of something else than what is judged, which is then asked for besides.
     """
 
-    judged: Passes = Passes(1, 0)
-    climbed: Passes = Passes(1, 1)
+    judged: Passes = field(default_factory=lambda: Passes(1, 0))
+    climbed: Passes = field(default_factory=lambda: Passes(1, 1))
     proxy: bool = False
 
 

@@ -64,7 +64,13 @@ def test_a_real_run_has_exactly_these_fields() -> None:
     assert set(run["results"]["distances"]) == schema.Distances.__required_keys__
 
 
-NOT_THERE = {"defense", "max_queries", "rejected", "surrogate", "surrogate_digest"}  # where nothing is limited or defended
+NOT_THERE = {  # where nothing is limited or defended
+    "defense",
+    "max_queries",
+    "rejected",
+    "surrogate",
+    "surrogate_digest",
+}
 
 
 def test_a_real_run_without_a_budget_has_all_fields() -> None:

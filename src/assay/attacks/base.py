@@ -34,8 +34,8 @@ class Result:
         backwards: `(b,)` int64: backward passes spent on the sample.
         theta: `(b, *m)`: the moves that lead to `x_adv` (`threat.apply(x, theta)`), the identity where none was found;
             None unless they are asked for with `keep_moves=True`.
-        worth: `(b,)`: how much `x_adv` is worth where the goal has degrees, -inf where none was found; None where it has
-            none.
+        worth: `(b,)`: how much `x_adv` is worth where the goal has degrees, -inf where none was found; None where it
+            has none.
     """
 
     x_adv: Tensor

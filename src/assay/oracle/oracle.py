@@ -91,10 +91,13 @@ class Oracle:
         eot = EOT(draws=1) if self._implied else eot
         if goal.graded and referee and threat.eps is None:
             raise ThreatError(
-                f"{type(goal).__name__} looks for the most that a budget allows, and {threat!r} has none: give it an eps."
+                f"{type(goal).__name__} looks for the most that a budget allows, and {threat!r} has none: "
+                "give it an eps."
             )
         if eot is not None and goal.look != Look():
-            raise SettingError(f"random views are of a model's outputs; {type(goal).__name__} looks at more: leave eot out.")
+            raise SettingError(
+                f"random views are of a model's outputs; {type(goal).__name__} looks at more: leave eot out."
+            )
         if eot is not None:
             least = eot.draws + eot.confirming
             if max_queries is not None and max_queries < least:

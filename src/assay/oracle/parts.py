@@ -41,7 +41,8 @@ class Part:
             if len(self) == total:
                 answers[name] = value
             else:
-                answers[name] = self._placed(answers.get(name), value, total, missing=0.0 if name == "grad" else math.nan)
+                missing = 0.0 if name == "grad" else math.nan
+                answers[name] = self._placed(answers.get(name), value, total, missing=missing)
 
     def _placed(self, whole: Any, value: Any, total: int, *, missing: float) -> Any:
         """All answers of one kind, with these in their places; made where there are none yet."""
