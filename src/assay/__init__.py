@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from assay import attacks as attacks
     from assay.attributional import Attributed as Attributed
     from assay.attributional.attribute import attribute as attribute
-    from assay.certification import certify as certify
+    from assay.certification.certify import certify as certify
     from assay.data import Data as Data
     from assay.data import load_data as load_data
     from assay.drawing import picture as picture
     from assay.evaluation.corrupted import Corrupted as Corrupted
-    from assay.evaluation.corrupted import corrupt as corrupt
+    from assay.evaluation.corrupted.corrupt import corrupt as corrupt
     from assay.evaluation.evaluate import evaluate as evaluate
     from assay.evaluation.summary import Evaluation as Evaluation
     from assay.goals import Goal as Goal
