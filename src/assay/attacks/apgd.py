@@ -9,6 +9,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
+from assay.attacks.around import Around
 from assay.attacks.base import Attack, best_of
 from assay.attacks.climb import Climb, climbed
 from assay.errors import LossError, SettingError, ThreatError
@@ -136,7 +137,7 @@ def _nonzero(theta: Tensor) -> Tensor:
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class MultiTargeted(Attack):
+class MultiTargeted(Around):
     """An untargeted goal attacked through targeted losses, one promising class after the other.
 
     For each of the `targets` classes with the largest clean logits besides the right one the inner attack runs with the
@@ -163,7 +164,6 @@ class MultiTargeted(Attack):
         torch.Size([2])
     """
 
-    attack: Attack
     targets: int = 9
 
     access: ClassVar[Access] = Access.GRADIENTS
@@ -171,15 +171,6 @@ class MultiTargeted(Attack):
     def __post_init__(self) -> None:
         if self.targets < 1:
             raise SettingError(f"targets must be at least 1; got {self.targets}.")
-
-    @property
-    def threat(self) -> Threat:  # type: ignore[override]
-        """The inner attack's threat."""
-        return self.attack.threat
-
-    def aim(self, goal: Goal) -> Goal:
-        """What the inner attack aims at."""
-        return self.attack.aim(goal)
 
     def run(self, oracle: Oracle, x: Tensor, goal: Goal, rng: Keyed) -> Tensor:
         """The inner attack towards each target in turn."""

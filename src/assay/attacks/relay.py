@@ -8,7 +8,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from assay.attacks.base import Attack
+from assay.attacks.around import Around
 from assay.attacks.boundaries import class_goal, logits
 from assay.attacks.climb import climbed
 from assay.attacks.images import image_shape
@@ -19,7 +19,7 @@ from assay.goals import Goal
 from assay.losses import margin
 from assay.oracle import Access, Oracle
 from assay.rng import Keyed
-from assay.threats import L1, L2, Linf, Threat
+from assay.threats import L1, L2, Linf
 from assay.threats.base import need_budget
 
 _SHARES = (0.1, 0.05, 0.025, 0.0125)  # of the pixels in a window, in this order again and again
@@ -31,7 +31,7 @@ _LONGER = 2.5  # times the turns, there
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Relay(Attack):
+class Relay(Around):
     r"""Gradient ascent and random search take turns on one perturbation, each from where the other one ended.
 
     The inner attack leads to the first moves. A turn is a search of `queries` windows, as `Square` changes them, from
@@ -72,7 +72,6 @@ class Relay(Attack):
         torch.Size([2])
     """
 
-    attack: Attack
     turns: int = 20
     queries: int = 100
     steps: int = 10
@@ -86,15 +85,6 @@ class Relay(Attack):
         need_budget(self.threat, type(self).__name__)
         if not isinstance(self.threat, (Linf, L2, L1)):
             raise ThreatError(f"Relay works in Linf, L2 and L1; got {self.threat!r}.")
-
-    @property
-    def threat(self) -> Threat:  # type: ignore[override]
-        """The inner attack's threat."""
-        return self.attack.threat
-
-    def aim(self, goal: Goal) -> Goal:
-        """What the inner attack aims at."""
-        return self.attack.aim(goal)
 
     def run(self, oracle: Oracle, x: Tensor, goal: Goal, rng: Keyed) -> Tensor:
         """The inner attack, then turns for whoever may hope."""
