@@ -67,7 +67,14 @@ def test_show_pgd(assay):
 
 def test_show_a_suite_lists_its_stages(assay):
     stages = assay("show", "standard", "--json").json["stage"]
-    assert [stage["name"] for stage in stages] == ["apgd-ce", "apgd-t", "square"]
+    assert [stage["name"] for stage in stages] == [
+        "apgd-margin",
+        "apgd-ce",
+        "apgd-t",
+        "relay",
+        "relay-ce",
+        "square",
+    ]
     assert "APGD(threat=THREAT" in assay("show", "standard").said
 
 
