@@ -2,8 +2,8 @@
 
     python benchmarks/patch.py --data FOLDER
 
-The patch is fitted on images of the training set, which went through JPEG once and go with it through random noise,
-light and JPEG again, and measured on test images as they are, most of all byte-exact ones; fooled is an image whose
+The patch is fitted on images of the training set, which went through JPEG once, and measured on test images, most of
+all byte-exact ones; `--augment` draws noise, light and JPEG while fitting. Fooled is an image whose
 decision differs from that on the clean image, right or wrong as that was. A patch of random values is the baseline.
 Written: results/patch.json, results/patch.md, results/patch.png, results/patch.safetensors.
 """

@@ -39,7 +39,10 @@ def _holds(attack, model, x, **how):
     plain, kept = attack(model, x, y, **how), attack(model, x, y, keep_moves=True, **how)
     assert plain.theta is None
     for field in fields(kept):
-        if field.name != "theta":
+        if field.name == "worth":
+            assert plain.worth is None
+            assert kept.worth is None
+        elif field.name != "theta":
             assert torch.equal(getattr(plain, field.name), getattr(kept, field.name)), field.name
     assert torch.allclose(attack.threat.apply(x, kept.theta), kept.x_adv, atol=1e-6)
     assert torch.allclose(attack.threat.size(x, kept.theta)[kept.success], kept.distance[kept.success], atol=1e-5)

@@ -35,6 +35,7 @@ from assay.attacks import (
     MultiTargeted,
     RandomSearch,
     ReColorAdv,
+    Relay,
     SimBA,
     Square,
 )
@@ -63,6 +64,7 @@ ALL = {
     "ReColorAdv": lambda threat: ReColorAdv(threat=threat, steps=20, lr=None),
     "RandomSearch": lambda threat: RandomSearch(threat=threat, draws=10, refine=150),
     "Square": lambda threat: Square(threat=threat, queries=60),
+    "Relay": lambda threat: Relay(attack=APGD(threat=threat, steps=10), turns=2, queries=20, steps=5),
     "DeepFool": DeepFool,
     "FAB": lambda threat: FAB(threat=threat, steps=20),
     "PDPGD": lambda threat: PDPGD(threat=threat, steps=10, restarts=2),

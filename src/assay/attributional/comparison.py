@@ -77,6 +77,7 @@ def mean(values: Tensor) -> Mean | None:
     """The mean of those values that are numbers, with the interval of a normal mean; None without any.
 
     Example:
+        >>> import torch
         >>> mean(torch.tensor([1.0, 3.0, float("nan")])).value
         2.0
     """

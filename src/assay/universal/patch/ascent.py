@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
-from typing import final
+from functools import partial
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -32,8 +33,9 @@ class PatchAscent(Method):
     Without a target, when any other decision will do, k is the class that a patch reaches most easily: there are short
     runs towards each of `scouts` classes, and the one that changed most decisions in its second half goes on. (How many
     images a patch fools depends on its class by a factor of two, and a loss that only leads away from the present
-    decision ends at one class as well, mostly not at the best.) With `scouts=0` that loss is taken:
-    $\min(-\log P(c | A(p, x, l, t)), \log K)$, with c the decision on the clean image and K the number of classes.
+    decision ends at one class as well, mostly not at the best.) Images that are k from the start are led away from it
+    by $\min(-\log P(c | A(p, x, l, t)), \log K)$, with c the decision on the clean image and K the number of classes.
+    With `scouts=0` all are.
 
     Args:
         pasting: shape and area of the patch, and how places are drawn.
@@ -150,14 +152,22 @@ class _Climb:
         with torch.enable_grad():
             moved = pasting.paste(oracle.x, patch, places)
         move = moved.detach() - oracle.x
-        if aim is None:
-            clip = math.log(task.classes)
-            _, grad, _ = oracle.gradient(move, lambda output, goal: cross_entropy(output, goal).clamp(max=clip))
+        if task.target is None:
+            _, grad, _ = oracle.gradient(move, self._away if aim is None else partial(self._elsewhere, aim=aim))
         else:
-            goal = Targeted(torch.full((len(positions),), aim, device=oracle.x.device))
+            goal = Targeted(torch.full((len(positions),), task.target, device=oracle.x.device))
             _, grad, _ = oracle.towards(goal).gradient(move, cross_entropy)
         (slope,) = torch.autograd.grad(moved, patch, grad / len(positions))
         return slope, oracle.record.success.cpu()
+
+    def _away(self, output: Tensor, goal: Any) -> Tensor:
+        """From the decision on the clean image, until it is no likelier than the average class."""
+        return cross_entropy(output, goal).clamp(max=math.log(self.task.classes))
+
+    def _elsewhere(self, output: Tensor, goal: Any, *, aim: int) -> Tensor:
+        """Towards the class `aim`; from it where it is the decision on the clean image."""
+        towards = cross_entropy(output, Targeted(torch.full_like(goal.classes, aim)))
+        return torch.where(goal.classes == aim, self._away(output, goal), towards)
 
 
 def _share(fooled: list[Tensor]) -> float:
