@@ -196,6 +196,7 @@ def _tell(found: Training, threat: str | None, *, as_json: bool, quiet: bool) ->
             {
                 "clean_accuracy": found.clean_accuracy,
                 "robust_accuracy": found.robust_accuracy,
+                "quality": found.quality,
                 "epochs": last["epoch"],
                 "kept_epoch": None if best is None else best["epoch"],
                 "stopped": found.stopped,
@@ -205,7 +206,9 @@ def _tell(found: Training, threat: str | None, *, as_json: bool, quiet: bool) ->
         )
     if quiet:
         return
-    if best is not None:
+    if found.quality is not None:
+        terminal.people.print(f"kept epoch {last['epoch'] if best is None else best['epoch']}: {found.quality:.5g}")
+    elif best is not None:
         from assay.training.validation import STEPS
 
         robust = "" if best["robust"] is None else f", {best['robust']:.1%} under PGD-{STEPS}"
@@ -214,7 +217,7 @@ def _tell(found: Training, threat: str | None, *, as_json: bool, quiet: bool) ->
         terminal.people.print(found.evaluation.table(), soft_wrap=True)
     if found.path is not None:
         terminal.people.print(f"report.html  {found.path / 'report.html'}", soft_wrap=True)
-        if found.evaluation is None:
+        if found.evaluation is None and found.quality is None:
             known = shlex.quote(threat or "THREAT")
             hint = f"evaluate it: assay evaluate {shlex.quote(str(found.path))} --data DATA --threat {known}"
             terminal.people.print(hint, soft_wrap=True)

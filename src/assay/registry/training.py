@@ -132,6 +132,11 @@ RECIPES: tuple[Entry, ...] = (
         "the answers of a teacher at a high temperature, learned at the same",
         "Papernot et al. 2016, https://arxiv.org/abs/1511.04508",
     ),
+    _recipe(
+        "Reconstruction",
+        "an autoencoder that finds images again from noisy ones",
+        "Meng and Chen 2017, https://arxiv.org/abs/1705.09064",
+    ),
 )
 
 NETWORKS: tuple[Entry, ...] = (
@@ -151,6 +156,13 @@ NETWORKS: tuple[Entry, ...] = (
         "WideResNet",
         "wide residual network of any depth and width for small images",
         "Zagoruyko and Komodakis 2016, https://arxiv.org/abs/1605.07146",
+    ),
+    _entry(
+        "network",
+        "models.networks",
+        "ConvAutoencoder",
+        "three or five small convolutions, from images to images",
+        "Meng and Chen 2017, https://arxiv.org/abs/1705.09064",
     ),
 )
 

@@ -11,7 +11,8 @@ from typing_extensions import Self
 from assay.evaluation.bar import Bar, clock
 from assay.training.folder import Row
 
-_HEAD = "epoch      loss    clean   robust  images/s        lr"
+_HEAD = "epoch      loss {measured:>17}  images/s        lr"
+_ACCURACIES = "  clean   robust"
 
 
 @final
@@ -22,16 +23,17 @@ class Display:
         epochs: how many there will be.
         steps: steps of an epoch.
         batch: samples of a step.
+        quality: what is measured of a network that is no classifier; None for accuracies.
         show: False for silence.
     """
 
-    def __init__(self, epochs: int, steps: int, batch: int, *, show: bool) -> None:
-        self._epochs, self._steps, self._batch = epochs, steps, batch
+    def __init__(self, epochs: int, steps: int, batch: int, *, show: bool, quality: str | None = None) -> None:
+        self._epochs, self._steps, self._batch, self._quality = epochs, steps, batch, quality
         self._bar = Bar("state", total=epochs * steps, show=show, counted=False)
 
     def __enter__(self) -> Self:
         self._bar.__enter__()
-        self.say(_HEAD)
+        self.say(_HEAD.format(measured=self._quality or _ACCURACIES))
         return self
 
     def __exit__(
@@ -57,11 +59,13 @@ class Display:
 
     def epoch(self, row: Row) -> None:
         """An epoch is done and measured."""
-        clean = "-" if row["clean"] is None else f"{row['clean']:.1%}"
-        robust = "-" if row["robust"] is None else f"{row['robust']:.1%}"
+        if self._quality is None:
+            measured = " ".join(f"{'-' if row[key] is None else f'{row[key]:.1%}':>8}" for key in ("clean", "robust"))
+        else:
+            measured = "-" if row["quality"] is None else f"{row['quality']:.5g}"
         speed = f"{row['images_per_second']:,.0f}"
         place = f"{row['epoch']}/{self._epochs}"
-        self.say(f"{place:>5} {row['loss']:>9.4f} {clean:>8} {robust:>8} {speed:>9} {row['lr']:>9.2g}")
+        self.say(f"{place:>5} {row['loss']:>9.4f} {measured:>17} {speed:>9} {row['lr']:>9.2g}")
 
     def say(self, text: str) -> None:
         """A line for people."""

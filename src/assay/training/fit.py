@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -13,13 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_
 
-from assay.errors import DivergedError, SettingError, TrainingError
+from assay.errors import SettingError
 from assay.rng import Keyed, derive
+from assay.training.critic import Critic
 from assay.training.feed import Feed
+from assay.training.finite import agreed
 from assay.training.folder import Row
-from assay.training.recipes import Batch
+from assay.training.memory import enough_memory
+from assay.training.recipes import Batch, GenerativeRecipe, Views
 from assay.training.settings import Settings
-from assay.training.workers import Workers, norm
+from assay.training.workers import Workers
 
 
 @final
@@ -57,24 +59,27 @@ class Fit:
         feed: its batches.
         settings: how, and by which recipe.
         workers: with whom.
-        classes: number of classes, for targets of mixed inputs.
+        classes: number of classes, for targets of mixed inputs; None where there are none.
 
     Attributes:
         recipe: what a step minimises.
         progress: how far the run has come.
+        critic: the second network, where the recipe has one.
         whole: whether the state is one between two steps, which a run can be taken up at.
         due: whether this process wants a checkpoint after the next step.
         asked_to_stop: whether this process wants the run to end after the present step.
         agreed: whether all processes shall write a checkpoint now: one of them wanted it.
     """
 
-    def __init__(self, model: nn.Module, feed: Feed, settings: Settings, workers: Workers, classes: int) -> None:
+    def __init__(self, model: nn.Module, feed: Feed, settings: Settings, workers: Workers, classes: int | None) -> None:
         self.model, self.feed, self.settings, self.workers = model, feed, settings, workers
         self.recipe = settings.recipe
         self.classes = classes
         self.net: nn.Module = torch.compile(model) if settings.compile else model  # type: ignore[assignment]
         self.optimizer = settings.optimizer.build([p for p in model.parameters() if p.requires_grad])
         self.average = settings.average.start(model) if settings.average else None
+        like = feed.data.batch(0, 1)[0].to(workers.device, workers.dtype)
+        self.critic = Critic.of(self.recipe, model, like, settings.seed, workers)
         self.memory: dict[str, Tensor] = {}
         self.progress = Progress()
         self.steps = settings.epochs * feed.steps
@@ -123,7 +128,10 @@ class Fit:
 
     def rate(self, step: int) -> float:
         """The learning rate of a step."""
-        return self.settings.optimizer.lr * self.settings.schedule.at((step + 0.5) / self.steps)
+        return self.settings.optimizer.lr * self._share(step)
+
+    def _share(self, step: int) -> float:
+        return self.settings.schedule.at((step + 0.5) / self.steps)
 
     def _batch(self, x: Tensor, y: Tensor, index: Tensor) -> float:
         step, settings = self.progress.step, self.settings
@@ -145,6 +153,8 @@ class Fit:
                     eps_share=share,
                     memory=self.memory,
                     average=self.workers.average_all,
+                    replay=replay,
+                    critic=None if self.critic is None else self.critic.net,
                 )
             )
             for replay in range(self.recipe.replays)
@@ -155,7 +165,7 @@ class Fit:
         targets: Tensor | None = None
         key = derive(self.settings.seed, "augment", self.progress.step)
         for place, part in enumerate(self.settings.augment):
-            x, targets = part(x, y, targets, Keyed(derive(key, place), index), classes=self.classes)
+            x, targets = part(x, y, targets, Keyed(derive(key, place), index), classes=self.classes or 0)
         return x, targets
 
     def _step(self, batch: Batch) -> float:
@@ -166,8 +176,10 @@ class Fit:
         self.net.train()
         with self.workers.autocast():
             views = self.recipe.prepare(self.net, batch)
+        self._critic_steps(batch, views)
+        held = nullcontext() if self.critic is None else self.critic.held()
         # Anew: some versions of torch keep weights that were cast while no gradient was wanted, and use them again.
-        with self.workers.autocast(), self.recipe.around(self.net, batch, views):
+        with self.workers.autocast(), held, self.recipe.around(self.net, batch, views):
             self.optimizer.zero_grad(set_to_none=True)
             loss = self.recipe.loss(self.net, batch, views)
             torch.autograd.backward(loss)
@@ -178,24 +190,28 @@ class Fit:
             self.average.update(self.model, (self.progress.step + 1) / self.steps)
         return value
 
+    def _critic_steps(self, batch: Batch, views: Views) -> None:
+        if self.critic is None or not isinstance(self.recipe, GenerativeRecipe):
+            return
+        self.critic.net.train()
+        share = self._share(self.progress.step)
+        with self.workers.autocast():
+            for loss in self.recipe.critic_losses(self.net, batch, views):
+                self.critic.step(loss, share, self._where)
+
+    @property
+    def _where(self) -> str:
+        return f"step {self.progress.step + 1} (epoch {self.epoch + 1})"
+
     def _checked(self, loss: Tensor) -> float:
         """The loss as a number, once gradients are the mean over all processes and clipped; both are finite."""
         told = torch.cat([loss.detach().reshape(1), loss.new_tensor([self.due, self.asked_to_stop])])
-        self.workers.average(self.model, told)
-        own = [p for p in self.model.parameters() if p.requires_grad and p.grad is not None]
-        length = norm(p.grad for p in own if p.grad is not None)
-        value, due, stop, size = torch.cat([told, length.to(told).reshape(1)]).tolist()
+        (value, due, stop), length = agreed(self.model, told, self.workers, self._where)
         self.agreed, self._stopping = due > 0, stop > 0
-        if not (math.isfinite(value) and math.isfinite(size)):
-            what = f"the gradient became {size}" if math.isfinite(value) else f"the loss became {value}"
-            raise DivergedError(
-                f"{what} at step {self.progress.step + 1} (epoch {self.epoch + 1}). Try a lower learning rate "
-                "(--optimizer 'SGD(lr=0.01)'), shorter gradients (--clip 1), a slower start "
-                "(--schedule 'Cyclic(peak=0.4)', --warmup 5) or --precision 32-true. No step was made with it."
-            )
         if self.settings.clip is not None:
+            own = [p for p in self.model.parameters() if p.requires_grad and p.grad is not None]
             clip_grads_with_norm_(own, self.settings.clip, length)
-        return float(value)
+        return value
 
     def state(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on."""
@@ -204,6 +220,7 @@ class Fit:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
+            "critic": None if self.critic is None else self.critic.state(),
             "memory": self.workers.joined(self.memory),
             "progress": dict(vars(done)),
         }
@@ -219,27 +236,10 @@ class Fit:
             self.optimizer.load_state_dict(state["optimizer"])
             if self.average is not None:
                 self.average.load_state_dict(state["average"])
+            if self.critic is not None:
+                self.critic.restore(state["critic"])
         except (RuntimeError, ValueError) as error:
             raise SettingError(f"the checkpoint is one of another network: {error}") from error
         self.memory.clear()
         self.memory.update(self.workers.own(state["memory"]))
         self.progress = Progress(**state["progress"])
-
-
-@contextmanager
-def enough_memory(what: str) -> Iterator[None]:
-    """Say what helps where the device has too little memory.
-
-    Args:
-        what: what it was for.
-
-    Raises:
-        TrainingError: in place of torch's own error.
-    """
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            f"the device has too little memory for {what}: take a smaller --batch or --precision bf16-mixed. "
-            f"({str(error).splitlines()[0]})"
-        ) from error

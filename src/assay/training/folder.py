@@ -24,7 +24,7 @@ CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.csv"
 EVALUATION = "evaluation"
 SCHEMA = 1
-COLUMNS = ("epoch", "step", "lr", "loss", "clean", "robust", "images_per_second", "seconds")
+COLUMNS = ("epoch", "step", "lr", "loss", "clean", "robust", "quality", "images_per_second", "seconds")
 
 Row = dict[str, Any]  # one epoch, by COLUMNS
 
@@ -119,7 +119,7 @@ class Folder:
         text = io.StringIO()
         table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         table.writeheader()
-        table.writerows({**row, "robust": "" if row["robust"] is None else row["robust"]} for row in history)
+        table.writerows({key: "" if cell is None else cell for key, cell in row.items()} for row in history)
         write_atomically(self.path / METRICS, text.getvalue().encode())
 
     def write_checkpoint(self, content: dict[str, Any]) -> None:

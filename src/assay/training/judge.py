@@ -8,10 +8,11 @@ from typing import final
 from torch import Tensor
 
 from assay.data import Data
-from assay.training.fit import Fit, enough_memory
+from assay.training.fit import Fit
 from assay.training.folder import Row
+from assay.training.memory import enough_memory
 from assay.training.told import stuck
-from assay.training.validation import Measured, measure
+from assay.training.validation import Measured, measure, quality
 
 _SETTLED = 100  # batches that settle the statistics of averaged weights
 
@@ -45,19 +46,23 @@ class Judge:
             "loss": done.loss / fit.feed.steps,
             "clean": None if found is None else found.clean,
             "robust": None if found is None else found.robust,
+            "quality": None if found is None else found.quality,
             "images_per_second": fit.feed.steps * fit.settings.batch / max(done.seconds, 1e-9),
             "seconds": done.seconds,
         }
         done.history.append(row)
         done.loss = done.seconds = 0.0
         if found is not None:
-            self._compare(row, found)
+            self._compare(row)
         fit.whole = True
         return row
 
     def warning(self) -> str:
         """What people should know of the epochs so far; empty where there is nothing."""
-        return stuck(self.fit.progress.history, self.fit.settings.epochs, self.held, self.fit.classes)
+        classes = self.fit.classes
+        if classes is None:  # losses of critics stay where they are while networks learn
+            return ""
+        return stuck(self.fit.progress.history, self.fit.settings.epochs, self.held, classes)
 
     def chosen(self) -> tuple[dict[str, Tensor], Row | None]:
         """The weights to keep so far, and the epoch that they are of."""
@@ -73,20 +78,29 @@ class Judge:
             fit.workers.average(fit.judged)
         if self.held is None:
             return None
+        if (recipe := fit.settings.generative) is not None:
+            critic = None if fit.critic is None else fit.critic.net
+            return quality(fit.judged, self.held, recipe, fit.workers, fit.settings.seed, critic)
         return measure(fit.judged, self.held, fit.settings.measured, fit.workers, fit.settings.seed)
 
-    def _compare(self, row: Row, found: Measured) -> None:
+    def _worth(self, row: Row) -> tuple[float, ...]:
+        """What the better one of two epochs has more of."""
+        if row["quality"] is not None:
+            return (-row["quality"],)
+        robust = self.fit.settings.recipe.defends and row["robust"] is not None
+        return row["robust" if robust else "clean"], row["clean"]
+
+    def _compare(self, row: Row) -> None:
         done, settings = self.fit.progress, self.fit.settings
-        best, defends = done.best, settings.recipe.defends
-        score = "robust" if defends and found.robust is not None else "clean"
-        if best is None or (row[score], row["clean"]) > (best[score], best["clean"]):
+        best = done.best
+        if best is None or self._worth(row) > self._worth(best):
             done.best = row
             done.weights = {name: value.detach().cpu().clone() for name, value in self.fit.judged.state_dict().items()}
             return
-        guard = settings.guard if defends else None
-        if guard is not None and found.robust is not None and best["robust"] - found.robust > guard:
+        guard = settings.guard if settings.recipe.defends else None
+        if guard is not None and row["robust"] is not None and best["robust"] - row["robust"] > guard:
             done.stopped = (
-                f"stopped: robust accuracy fell from {best['robust']:.1%} to {found.robust:.1%} (catastrophic "
+                f"stopped: robust accuracy fell from {best['robust']:.1%} to {row['robust']:.1%} (catastrophic "
                 f"overfitting); the network of epoch {best['epoch']} is kept. A stronger attack, GradAlign or a "
                 "smaller step avoids it; --no-guard goes on."
             )

@@ -91,13 +91,16 @@ def keep_model(
     Raises:
         StoreError: it cannot be written.
     """
+    measured = None if row is None else {"clean": row["clean"], f"pgd-{STEPS}": row["robust"]}
+    if settings.generative is not None and row is not None:
+        measured = {settings.generative.quality: row["quality"]}
     facts = {
         "recipe": repr(settings.recipe),
         "data": data.name,
         "classes": None if data.classes is None else list(data.classes),
         "threat": " and ".join(repr(threat) for threat in settings.measured) or None,
         "epoch": None if row is None else row["epoch"],
-        "held_out_accuracy": {} if row is None else {"clean": row["clean"], f"pgd-{STEPS}": row["robust"]},
+        "held_out_accuracy" if settings.generative is None else "held_out": measured or {},
         "settings": folder.run["settings"],
         "environment": folder.run["environment"],
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),

@@ -27,7 +27,7 @@ from assay.training.folder import Folder, Row, read_checkpoint
 from assay.training.interrupt import between_steps
 from assay.training.judge import Judge
 from assay.training.keep import keep_model, network
-from assay.training.matching import check_teacher, number_of_classes
+from assay.training.matching import check_generative, check_teacher, number_of_classes
 from assay.training.report import render
 from assay.training.settings import Settings
 from assay.training.workers import Workers
@@ -65,6 +65,11 @@ class Training:
     def robust_accuracy(self) -> float | None:
         """Share that PGD-10 leaves of it."""
         return None if self.best is None else self.best["robust"]
+
+    @property
+    def quality(self) -> float | None:
+        """What the recipe of a generative network measures on held-out samples; the lower the better."""
+        return None if self.best is None else self.best["quality"]
 
 
 @final
@@ -109,7 +114,11 @@ class Run:
             dtype=workers.dtype,
         )
         known = (data,) if extra is None else (data, extra)
-        classes = number_of_classes(self.model, self.name, known, settings.measured, workers)
+        classes = None
+        if settings.generative is None:
+            classes = number_of_classes(self.model, self.name, known, settings.measured, workers)
+        else:
+            check_generative(self.model, self.name, known, settings.generative, workers)
         workers.same_start(self.model)
         self.fit = Fit(self.model, self.feed, settings, workers, classes)
         self.judge = Judge(self.fit, held)
@@ -158,7 +167,9 @@ class Run:
         else:
             self.fit.restore(state)
         done = self.fit.progress
-        with Display(self.settings.epochs, self.feed.steps, self.settings.batch, show=show and first) as display:
+        quality = None if self.settings.generative is None else self.settings.generative.quality
+        size = self.settings.epochs, self.feed.steps, self.settings.batch
+        with Display(*size, quality=quality, show=show and first) as display:
             for row in done.history:
                 display.epoch(row)
             try:
@@ -203,7 +214,9 @@ class Run:
         folder = Folder.begin(out, settings, around, resume=resume, overwrite=overwrite)
         if Workers.restarted() and folder.run["state"] == "failed":
             raise TrainingError(folder.run["error"])  # it would fail again
-        folder.save(state="running", measured=[repr(threat) for threat in self.settings.measured])
+        recipe = self.settings.generative
+        measured = [repr(threat) for threat in self.settings.measured]
+        folder.save(state="running", measured=measured, quality=None if recipe is None else recipe.quality)
         return folder
 
     def _epochs(self, folder: Folder | None, display: Display) -> None:

@@ -7,10 +7,10 @@ from typing import Any, final
 
 from assay.errors import SettingError
 from assay.threats import Threat
-from assay.training.augmentation import Augmentation
+from assay.training.augmentation import Augmentation, Mixup
 from assay.training.averaging import Average
 from assay.training.optimizers import AdamW, Optimizer
-from assay.training.recipes import Recipe
+from assay.training.recipes import GenerativeRecipe, Recipe
 from assay.training.schedules import Cyclic, Schedule
 
 
@@ -100,13 +100,22 @@ class Settings:
             raise SettingError(f"guard must lie between 0 and 1; got {self.guard}.")
         if self.compile and self.recipe.second_order:
             raise SettingError("torch.compile gives no second derivatives, which this recipe needs: leave compile out.")
+        if self.generative and (self.label_smoothing or any(isinstance(part, Mixup) for part in self.augment)):
+            raise SettingError(f"{type(self.recipe).__name__} learns no labels: leave label_smoothing and Mixup out.")
         if self.keep not in ("best", "last"):
             raise SettingError(f"keep must be 'best' or 'last'; got {self.keep!r}.")
+
+    @property
+    def generative(self) -> GenerativeRecipe | None:
+        """The recipe, where it trains no classifier."""
+        return self.recipe if isinstance(self.recipe, GenerativeRecipe) else None
 
     @property
     def measured(self) -> tuple[Threat, ...]:
         """What robust accuracy is measured under, the worst for each sample; empty where there is nothing."""
         own = self.recipe.threats
+        if self.generative:
+            return ()
         return own if self.threat is None or self.threat in own else (self.threat,)
 
     @property

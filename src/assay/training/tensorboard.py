@@ -11,6 +11,7 @@ _NAMES = {
     "loss": "loss/train",
     "clean": "accuracy/clean",
     "robust": "accuracy/robust",
+    "quality": "quality/held_out",
     "lr": "schedule/lr",
     "images_per_second": "speed/images_per_second",
 }

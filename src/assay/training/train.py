@@ -11,6 +11,7 @@ from torch import nn
 
 from assay import grammar
 from assay.data import adopted
+from assay.errors import SettingError
 from assay.threats import Threat
 from assay.training.augmentation import Augmentation
 from assay.training.averaging import Average
@@ -143,11 +144,16 @@ def train(
         keep=keep,
         seed=seed,
     )
+    if settings.generative and test is not None:
+        raise SettingError(
+            f"{type(settings.recipe).__name__} trains no classifier, and a final evaluation is one of decisions: leave "
+            "the test data out."
+        )
     last = Final.of(test, test_limit, suite, settings.tested)
     run = Run(model, samples, more, settings, Workers(device, precision))
     if last is not None:
         run.check(last.data)
-    if progress and Workers.here() == 0:
+    if progress and Workers.here() == 0 and settings.generative is None:
         for line in beforehand(run.model, samples, settings.measured, run.workers):
             say(line)
     folder = None if out is None else Path(out)

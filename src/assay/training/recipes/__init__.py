@@ -11,12 +11,14 @@ from assay.training.recipes.base import Batch, Recipe, Views
 from assay.training.recipes.cure import CURE
 from assay.training.recipes.distillation import Distillation
 from assay.training.recipes.free import FreeAT
+from assay.training.recipes.generative import GenerativeRecipe
 from assay.training.recipes.grad_align import GradAlign
 from assay.training.recipes.ig_norm import IGNorm, IGSumNorm
 from assay.training.recipes.interpolated import InterpolatedAT
 from assay.training.recipes.llr import LLR
 from assay.training.recipes.mart import MART
 from assay.training.recipes.multi_threat import MultiThreat
+from assay.training.recipes.reconstruction import Reconstruction
 from assay.training.recipes.standard import Standard
 from assay.training.recipes.trades import TRADES
 
@@ -36,12 +38,14 @@ __all__ = [
     "Distillation",
     "FastAT",
     "FreeAT",
+    "GenerativeRecipe",
     "GradAlign",
     "IGNorm",
     "IGSumNorm",
     "InterpolatedAT",
     "MultiThreat",
     "Recipe",
+    "Reconstruction",
     "Standard",
     "Views",
 ]

@@ -44,6 +44,8 @@ class Batch:
         memory: tensors that a recipe carries from step to step (`(b, ...)` each); saved in checkpoints.
         same_weights: whether the loss is taken at the weights that `prepare` sees, so that it may go on with what was
             found there, derivatives and all.
+        replay: how often this batch was used before.
+        critic: the second network of a `GenerativeRecipe` that has one.
         average: replaces tensors that each process computed on its part of the batch by their mean over the processes,
             in place, as is done with gradients; whatever else moves the weights has to be the same for all of them.
 
@@ -61,6 +63,8 @@ class Batch:
     eps_share: float = 1.0
     memory: dict[str, Tensor] = field(default_factory=dict)
     same_weights: bool = True
+    replay: int = 0
+    critic: nn.Module | None = None
     average: Callable[[Sequence[Tensor]], None] = _alone
 
     def cross_entropy(self, logits: Tensor, *, reduction: str = "mean") -> Tensor:

@@ -40,8 +40,9 @@ def render(run: str | Path) -> Path:
         verdict=verdict(record, kept),
         note=state_note(record, history),
         tiles=tiles(record, history, kept),
-        charts=charts(history, None if kept is None else kept["epoch"]),
-        table=epochs_table(history, kept),
+        charts=charts(history, None if kept is None else kept["epoch"], record.get("quality")),
+        measured=[record["quality"]] if record.get("quality") else ["Clean", "PGD-10"],
+        table=epochs_table(history, kept, record.get("quality")),
         command=command(record["settings"], record["environment"].get("processes", 1)),
     )
     path = folder.path / FILE
@@ -51,7 +52,7 @@ def render(run: str | Path) -> Path:
 
 def _kept(run: dict[str, Any], history: list[Row]) -> Row | None:
     """The epoch whose network is in the folder; None where nothing was measured."""
-    measured = [row for row in history if row["clean"] is not None]
+    measured = [row for row in history if row["clean"] is not None or row["quality"] is not None]
     if "results" in run:
         best: Row | None = run["results"]["best"]
         return best
@@ -59,4 +60,6 @@ def _kept(run: dict[str, Any], history: list[Row]) -> Row | None:
         return None
     if run["settings"]["keep"] == "last":
         return measured[-1]
+    if run.get("quality"):
+        return min(measured, key=lambda row: row["quality"])
     return max(measured, key=lambda row: row["clean"] if row["robust"] is None else row["robust"])

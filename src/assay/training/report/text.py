@@ -32,6 +32,8 @@ def verdict(run: dict[str, Any], kept: Row | None) -> str:
     if kept is None:
         return "Nothing was measured of this network." if run["state"] == "done" else "No epoch has been measured yet."
     held = count(run["settings"]["validation"])
+    if quality := run.get("quality"):
+        return f"The network of epoch {kept['epoch']} has {quality} {kept['quality']:.5g} on {held} held-out samples."
     threats = run.get("measured", [])
     within = f" within all of {', '.join(threats)}" if len(threats) > 1 else ""
     robust = "" if kept["robust"] is None else f", and on {percent(kept['robust'])} under PGD-{STEPS}{within}"
@@ -62,6 +64,8 @@ def tiles(run: dict[str, Any], history: list[Row], kept: Row | None) -> list[Til
                 low, high = wilson(round(kept[key] * settings["validation"]), settings["validation"])
                 detail = f"{interval(low, high)}, held-out samples"
                 found.append(Tile(name=name, value=percent(kept[key]), detail=detail))
+        if quality := run.get("quality"):
+            found.append(Tile(name=quality, value=f"{kept['quality']:.5g}", detail="held-out samples"))
         found.append(Tile(name="Kept epoch", value=str(kept["epoch"]), detail=f"of {len(history)} done"))
     if history:
         seconds = sum(row["seconds"] for row in history)
@@ -74,14 +78,14 @@ def tiles(run: dict[str, Any], history: list[Row], kept: Row | None) -> list[Til
     return found
 
 
-def epochs_table(history: list[Row], kept: Row | None) -> list[tuple[list[str], bool]]:
+def epochs_table(history: list[Row], kept: Row | None, quality: str | None = None) -> list[tuple[list[str], bool]]:
     """One row of words per epoch, and whether its network is the one that was kept."""
     return [
         (
             [
                 str(row["epoch"]),
                 f"{row['loss']:.4f}",
-                *("\N{EN DASH}" if row[key] is None else percent(row[key]) for key in ("clean", "robust")),
+                *_measured(row, quality),
                 f"{row['lr']:.2g}",
                 count(row["images_per_second"]),
             ],
@@ -89,6 +93,12 @@ def epochs_table(history: list[Row], kept: Row | None) -> list[tuple[list[str], 
         )
         for row in history
     ]
+
+
+def _measured(row: Row, quality: str | None) -> list[str]:
+    if quality:
+        return ["\N{EN DASH}" if row["quality"] is None else f"{row['quality']:.5g}"]
+    return ["\N{EN DASH}" if row[key] is None else percent(row[key]) for key in ("clean", "robust")]
 
 
 def command(settings: dict[str, Any], processes: int = 1) -> str:
