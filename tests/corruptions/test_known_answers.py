@@ -15,11 +15,12 @@ from scipy import ndimage
 from assay.corruptions import select
 from assay.corruptions.base import eight_bits
 from assay.corruptions.blur import _disk, _sources
-from assay.corruptions.filters import correlated, gaussian, moved, reflected
+from assay.corruptions.draws import normal
+from assay.corruptions.filters import correlated, gaussian, moved, reflected, zoomed
 from assay.corruptions.plasma import plasma
 from assay.corruptions.spatter import _distance, _equalised
 from assay.corruptions.warp import affine, displaced, smooth
-from assay.rng import Keyed
+from assay.rng import Keyed, derive
 
 
 def build(slug, severity=3, table="imagenet"):
@@ -86,6 +87,17 @@ def test_zoom_is_the_mean_of_enlarged_middles():
         top = (32 - kept) // 2
         total += ndimage.zoom(x[top : top + kept, top : top + kept], (factor, factor, 1), order=1)[:32, :32]
     near(levels(build("zoom_blur")(tensor((x * 255).round().astype(np.uint8)))), total / (len(factors) + 1) * 255)
+
+
+@pytest.mark.parametrize("factor", [1.13, 2.5, 4.5])
+def test_enlarged_middles_are_cut_around_their_own_middle(factor):
+    x = picture(32, 32) / 255.0
+    kept = math.ceil(32 / factor)
+    top = (32 - kept) // 2
+    large = ndimage.zoom(x[top : top + kept, top : top + kept], (factor, factor, 1), order=1)
+    cut = (len(large) - 32) // 2
+    found = zoomed(torch.from_numpy(x).permute(2, 0, 1)[None], factor)[0].permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(found, large[cut : cut + 32, cut : cut + 32], atol=1e-9)
 
 
 @pytest.mark.parametrize("reach", [1, 2, 4])
@@ -176,6 +188,21 @@ def test_snow_only_brightens_and_is_the_same_upside_down():
     assert torch.allclose(flakes[:, 2:-2, 2:-2], flakes.flip(1, 2)[:, 2:-2, 2:-2], atol=1.1 / 255)
 
 
+def test_snow_is_made_in_the_published_order():
+    """Noise, enlarged and cut, the threshold, 8 bits, motion; then both layers on the paler image."""
+    x = tensor(picture(48, 48))
+    rng = Keyed(derive(7, "snow", 4), torch.arange(1))
+    flakes = zoomed(normal(rng, 1, 48, 48) * 0.3 + 0.55, 4.5)
+    flakes[flakes < 0.85] = 0
+    flakes = (flakes.clamp(0, 1) * 255).floor() / 255
+    flakes = moved(flakes, rng.uniform(low=-135.0, high=-45.0), 12, 8)
+    grey = 0.299 * x[:, :1] + 0.587 * x[:, 1:2] + 0.114 * x[:, 2:]
+    expected = 0.65 * x + 0.35 * torch.maximum(x, 1.5 * grey + 0.5) + flakes + flakes.flip(2, 3)
+    found = build("snow", 4)(x, seed=7)
+    assert float((found - eight_bits(expected)).abs().max()) < 1.1 / 255
+    assert float((found - eight_bits(expected)).abs().mean()) < 0.01 / 255
+
+
 def test_spatter_hides_with_mud_and_brightens_with_water():
     white, black = torch.ones(3, 3, 80, 80), torch.zeros(3, 3, 80, 80)
     mud = build("spatter", 5)(white)
@@ -207,6 +234,15 @@ def test_elastic_moves_points_where_they_are_told():
     field = torch.zeros(1, 2, 31, 31)
     field[:, 0] = 5.0
     assert displaced(x, field)[0, 0, 10, 15] == pytest.approx(1.0, abs=1e-5)
+
+
+def test_displaced_pixels_beyond_the_edge_are_those_of_scipy():
+    x = torch.rand(1, 1, 9, 12, generator=torch.Generator().manual_seed(0)).double()
+    field = torch.randn(1, 2, 9, 12, generator=torch.Generator().manual_seed(1)).double() * 4
+    rows, columns = np.mgrid[:9, :12]
+    places = [rows + field[0, 1].numpy(), columns + field[0, 0].numpy()]
+    expected = ndimage.map_coordinates(x[0, 0].numpy(), places, order=1, mode="reflect")
+    np.testing.assert_allclose(displaced(x, field)[0, 0].numpy(), expected, atol=1e-9)
 
 
 def test_smooth_fields_are_those_of_scipy():

@@ -105,9 +105,12 @@ def moved(x: Tensor, angle: Tensor, radius: int, sigma: float) -> Tensor:
 
 
 def zoomed(x: Tensor, factor: float) -> Tensor:
-    """The middle of images, enlarged by the factor to at least their size, bilinear."""
-    for dim in (2, 3):
-        kept = math.ceil(x.shape[dim] / factor)
-        x = x.narrow(dim, (x.shape[dim] - kept) // 2, kept)
-    size = [round(side * factor) for side in x.shape[2:]]
-    return interpolate(x, size, mode="bilinear", align_corners=True)
+    """The middle of images, enlarged by the factor, bilinear, and cut to their size again."""
+    sides = x.shape[2:]
+    for dim, side in enumerate(sides, start=2):
+        kept = math.ceil(side / factor)
+        x = x.narrow(dim, (side - kept) // 2, kept)
+    found = interpolate(x, [round(side * factor) for side in x.shape[2:]], mode="bilinear", align_corners=True)
+    for dim, side in enumerate(sides, start=2):
+        found = found.narrow(dim, (found.shape[dim] - side) // 2, side)
+    return found

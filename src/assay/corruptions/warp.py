@@ -14,7 +14,7 @@ _REACH = 3.0  # standard deviations at which the smoothing of a field is cut off
 
 
 def affine(x: Tensor, shift: Tensor) -> Tensor:
-    """The map that moves three points around the middle; edges are mirrored at the outermost pixels.
+    """The map that moves three points around the middle; images go on mirrored at their outermost pixels.
 
     Args:
         x: images `(b, c, height, width)`.
@@ -32,18 +32,18 @@ def affine(x: Tensor, shift: Tensor) -> Tensor:
     rows, columns = _pixels(x)
     places = torch.stack([columns.expand(height, width), rows.expand(height, width)], dim=-1).double().reshape(-1, 2)
     source = (places - offset[:, None]) @ back.transpose(1, 2)
-    return _sampled(x, source.reshape(len(x), height, width, 2).float())
+    return _sampled(x, source.reshape(len(x), height, width, 2).float(), outermost=True)
 
 
 def displaced(x: Tensor, field: Tensor) -> Tensor:
-    """Every pixel taken from a place nearby.
+    """Every pixel taken from a place nearby; images go on mirrored at their edges, the outermost pixels twice.
 
     Args:
         x: images `(b, c, height, width)`.
         field: displacement in pixels, (right, down), `(b, 2, height, width)`.
     """
     rows, columns = _pixels(x)
-    return _sampled(x, torch.stack([columns + field[:, 0], rows + field[:, 1]], dim=-1))
+    return _sampled(x, torch.stack([columns + field[:, 0], rows + field[:, 1]], dim=-1), outermost=False)
 
 
 def smooth(rng: Keyed, x: Tensor, sigma: float) -> Tensor:
@@ -68,7 +68,8 @@ def _pixels(x: Tensor) -> tuple[Tensor, Tensor]:
     return rows[:, None], columns[None, :]
 
 
-def _sampled(x: Tensor, place: Tensor) -> Tensor:
-    """Images at places (right, down) in pixels, bilinear, mirrored at the outermost pixels."""
-    last = torch.tensor([max(side - 1, 1) for side in (x.shape[3], x.shape[2])], device=x.device, dtype=place.dtype)
-    return grid_sample(x, place * (2 / last) - 1, mode="bilinear", padding_mode="reflection", align_corners=True)
+def _sampled(x: Tensor, place: Tensor, *, outermost: bool) -> Tensor:
+    """Images at places (right, down) in pixels, bilinear, mirrored at the outermost pixels or at their outer edges."""
+    sides = torch.tensor([x.shape[3], x.shape[2]], device=x.device, dtype=place.dtype)
+    share = place * (2 / (sides - 1).clamp_min(1)) - 1 if outermost else (place * 2 + 1) / sides - 1
+    return grid_sample(x, share, mode="bilinear", padding_mode="reflection", align_corners=outermost)

@@ -58,9 +58,8 @@ class Snow(Corruption):
         mean, deviation, size, threshold, radius, spread, own = parameters
         flakes = normal(rng, 1, *x.shape[2:]).mul_(deviation).add_(mean)
         flakes = zoomed(flakes, size)
-        flakes = flakes.masked_fill_(flakes < threshold, 0.0).clamp_(0, 1)
-        angle = rng.uniform(low=-135.0, high=-45.0)
-        flakes = eight_bits(moved(flakes, angle, int(radius), spread))[:, :, : x.shape[2], : x.shape[3]]
+        flakes = eight_bits(flakes.masked_fill(flakes < threshold, 0.0))
+        flakes = moved(flakes, rng.uniform(low=-135.0, high=-45.0), int(radius), spread)
         pale = torch.maximum(x, luminance(x) * 1.5 + 0.5)
         return pale.mul_(1 - own).add_(x, alpha=own).add_(flakes).add_(flakes.flip(2, 3))
 
