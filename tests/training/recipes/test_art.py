@@ -14,30 +14,34 @@ from assay.training.recipes import ART
 EPS = 0.1
 
 
-def distances(model, x, y):
-    """One minus the cosine of each image and both its gradients, one sample after the other."""
+def distances(model, x, y, images=None):
+    """One minus the cosine of each image (x itself when None) and both gradients at x, one sample after the other."""
     right, wrong = [], []
-    for one, label in zip(x, y.tolist(), strict=True):
+    for one, image, label in zip(x, x if images is None else images, y.tolist(), strict=True):
         one = one[None].detach().requires_grad_()
         logits = model(one)[0]
         rival = max((i for i in range(len(logits)) if i != label), key=lambda i: logits[i].item())
         for number, found in ((label, right), (rival, wrong)):
             (grad,) = torch.autograd.grad(logits[number], one, create_graph=True)
-            found.append(1 - (grad * one).sum() / (grad.norm() * one.norm()))
+            found.append(1 - (grad * image).sum() / (grad.norm() * image.norm()))
     return torch.stack(right), torch.stack(wrong)
 
 
 def test_loss_and_gradient_are_the_formula_s(net, batch, agree):
+    """Both images are compared with the gradients at both, of which those count that fit worst."""
     b = batch()
     moved = (b.x + EPS * torch.randn(b.x.shape, generator=torch.Generator().manual_seed(2)).sign()).double()
 
     def formula(model):
         adversarial = F.cross_entropy(model(moved), b.y)
         model.eval()
-        here, there = distances(model, b.x, b.y), distances(model, moved, b.y)
-        right = torch.stack([here[0], there[0]]).amax(0)
-        wrong = torch.stack([here[1], there[1]]).amin(0)
-        return adversarial + 0.8 * torch.log1p(torch.exp(right - wrong)).mean()
+        terms = []
+        for image in (b.x, moved):
+            here, there = (distances(model, x, b.y, image) for x in (b.x, moved))
+            right = torch.stack([here[0], there[0]]).amax(0)
+            wrong = torch.stack([here[1], there[1]]).amin(0)
+            terms.append(torch.log1p(torch.exp(right - wrong)))
+        return adversarial + 0.8 * torch.stack(terms).mean()
 
     agree(ART(threat=assay.Linf(EPS), weight=0.8), net(), b, {"x_adv": moved}, formula)
 

@@ -25,13 +25,14 @@ from assay.training.recipes.base import Batch, Recipe, Views, mode
 @final
 @dataclass(frozen=True, kw_only=True)
 class ART(Recipe):
-    r"""Attributional robustness training: the mean of `CE(f(x'), y) + weight log(1 + exp(p - n))`.
+    r"""Attributional robustness training: the mean of `CE(f(x'), y) + weight L(x, x')`.
 
     The gradient of the right logit shall look like the image, that of the strongest wrong one shall not. With the
-    distances `d_i(x) = 1 - cos(x, grad f(x)_i)` of the right class y and of the wrong one o with the largest logit,
-    `p = max(d_y(x), d_y(x'))` and `n = min(d_o(x), d_o(x'))`: of each pair the harder one. The search for x' is PGD on
-    `log(1 + exp(d_y - d_o))`, distances taken over the k features with the largest gradient of the right logit at x.
-    Wherever gradients are compared, softplus stands in the place of ReLU.
+    distances `d_i(a, b) = 1 - cos(a, grad f(b)_i)` of the right class y and of the wrong one o with the largest logit,
+    the triplet of each of both images, a = x and a = x', is that of the gradients which fit it worst,
+    `p_a = max_b d_y(a, b)` and `n_a = min_b d_o(a, b)` over b = x, x', and `L = mean_a log(1 + exp(p_a - n_a))`. The
+    search for x' is PGD on `log(1 + exp(d_y(x', x') - d_o(x', x')))`, distances taken over the k features with the
+    largest gradient of the right logit at x. Wherever gradients are compared, softplus stands in the place of ReLU.
 
     Args:
         threat: what to defend against; it needs a budget eps.
@@ -48,7 +49,8 @@ class ART(Recipe):
 
     Deviations:
         Labels of mixed inputs count as the label of their larger part where gradients are compared. Search and
-        alignment run in eval mode unless `train_mode` says otherwise.
+        alignment run in eval mode unless `train_mode` says otherwise. Images are compared as the network takes them, in
+        [0, 1]; the released code compares them after normalisation, and takes the k features at the random start.
 
     References:
         Singh, Kumari, Mangla, Sinha, Balasubramanian, Krishnamurthy, "Attributional robustness training using
@@ -87,7 +89,8 @@ class ART(Recipe):
 
         def misaligned(model: Any, moved: Tensor, rows: Tensor) -> Tensor:
             with softplus(model, self.beta):
-                right, wrong = _distances(model, moved, batch.y[rows], seen[rows])
+                image, *gradients = _features(model, moved, batch.y[rows])
+            right, wrong = (_distance(image, each, seen[rows]) for each in gradients)
             return F.softplus(right - wrong)
 
         goal = Largest(misaligned, torch.arange(len(batch.x), device=batch.x.device))
@@ -99,9 +102,13 @@ class ART(Recipe):
         moved = views["x_adv"]
         adversarial = batch.cross_entropy(model(moved))
         with mode(model, train=self.train_mode), softplus(model, self.beta):
-            clean, far = (_distances(model, x, batch.y) for x in (batch.x, moved))
-        right, wrong = torch.maximum(clean[0], far[0]), torch.minimum(clean[1], far[1])
-        return adversarial + self.weight * F.softplus(right - wrong).mean()
+            images, right, wrong = zip(*(_features(model, x, batch.y) for x in (batch.x, moved)), strict=True)
+        triplets = []
+        for image in images:
+            own = torch.maximum(*(_distance(image, each) for each in right))
+            rival = torch.minimum(*(_distance(image, each) for each in wrong))
+            triplets.append(F.softplus(own - rival))
+        return adversarial + self.weight * torch.cat(triplets).mean()
 
 
 def _gradients(model: nn.Module, x: Tensor, y: Tensor, *, graph: bool = True) -> tuple[Tensor, Tensor]:
@@ -115,10 +122,16 @@ def _gradients(model: nn.Module, x: Tensor, y: Tensor, *, graph: bool = True) ->
     return (right, wrong) if graph else (right.detach(), wrong)
 
 
-def _distances(model: nn.Module, x: Tensor, y: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """One minus the cosines of the inputs and both gradients, `(b,)` each; over the features seen alone."""
+def _features(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The inputs and both their gradients, `(b, d)` each."""
     with torch.enable_grad():
         x = x if x.requires_grad else x.detach().requires_grad_()
-        features = [widened(each.flatten(1)) for each in (x, *_gradients(model, x, y))]
-        image, right, wrong = features if seen is None else [torch.where(seen, each, 0) for each in features]
-        return 1 - F.cosine_similarity(image, right), 1 - F.cosine_similarity(image, wrong)
+        image, right, wrong = (widened(each.flatten(1)) for each in (x, *_gradients(model, x, y)))
+    return image, right, wrong
+
+
+def _distance(image: Tensor, gradient: Tensor, seen: Tensor | None = None) -> Tensor:
+    """One minus the cosine of inputs and gradients, `(b,)`; over the features seen alone."""
+    if seen is not None:
+        image, gradient = (torch.where(seen, each, 0) for each in (image, gradient))
+    return 1 - F.cosine_similarity(image, gradient)
