@@ -26,9 +26,13 @@ class IGNorm(Recipe):
     gradients at `segments` points between; what they sum to is by how much the loss grows. The search for x' is PGD
     on the same norm with fewer points.
 
+    With `adversarial` it is IG-SUM-NORM, the mean of `max_x' CE(f(x'), y) + weight ||IG(x, x')||_1`: adversarial
+    training with the norm as a penalty, and a search that climbs both.
+
     Args:
         threat: what to defend against; it needs a budget eps.
-        weight: lambda, of the norm.
+        weight: lambda (beta of IG-SUM-NORM), of the norm.
+        adversarial: take the cross-entropy at the moved inputs, in the search too.
         segments: points between, for the loss.
         search_segments: points between, for the search.
         steps: gradient steps of the search, from a random start.
@@ -57,6 +61,7 @@ class IGNorm(Recipe):
     second_order: ClassVar[bool] = True
     threat: Threat
     weight: float = 1.0
+    adversarial: bool = False
     segments: int = 50
     search_segments: int = 10
     steps: int = 7
@@ -64,31 +69,44 @@ class IGNorm(Recipe):
     train_mode: bool = False
 
     def __post_init__(self) -> None:
-        _check(self)
+        check_range(self, "weight")
+        for name in ("segments", "search_segments"):
+            if getattr(self, name) < 1:
+                raise SettingError(f"{name} must be at least 1; got {getattr(self, name)}.")
+        PGD(threat=self.threat, steps=self.steps, rel_step=self.rel_step)  # says what is wrong with these
 
     def prepare(self, model: nn.Module, batch: Batch) -> Views:
-        """The inputs where the norm is largest."""
+        """The inputs where the norm is largest, or loss and norm are."""
 
-        def norm(model: Any, moved: Tensor, rows: Tensor) -> Tensor:
-            return _norm(model, _part(batch, rows), moved, self.search_segments)
+        def measure(model: Any, moved: Tensor, rows: Tensor) -> Tensor:
+            part = _part(batch, rows)
+            norm = _norm(model, part, moved, self.search_segments)
+            if not self.adversarial:
+                return norm
+            return part.cross_entropy(model(moved), reduction="none") + self.weight * norm
 
-        return {"x_adv": _searched(self, model, batch, norm)}
+        attack = PGD(threat=self.threat, steps=self.steps, rel_step=self.rel_step)
+        goal = Largest(measure, torch.arange(len(batch.x), device=batch.x.device))
+        return {"x_adv": batch.perturb(model, attack, goal, train_mode=self.train_mode)}
 
     def loss(self, model: nn.Module, batch: Batch, views: Views) -> Tensor:
-        """Clean cross-entropy and the norm."""
-        clean = batch.cross_entropy(model(batch.x))
+        """Cross-entropy and the norm."""
+        value = batch.cross_entropy(model(views["x_adv"] if self.adversarial else batch.x))
         with mode(model, train=self.train_mode):
             norm = _norm(model, batch, views["x_adv"], self.segments)
-        return clean + self.weight * norm.mean()
+        return value + self.weight * norm.mean()
 
 
-@final
-@dataclass(frozen=True, kw_only=True)
-class IGSumNorm(Recipe):
-    r"""Robust attribution, IG-SUM-NORM: the mean of `max_x' CE(f(x'), y) + weight ||IG(x, x')||_1`.
-
-    As `IGNorm`, but of the loss at the moved input: adversarial training with the norm as a penalty, and a search that
-    climbs both.
+def IGSumNorm(  # noqa: N802
+    *,
+    threat: Threat,
+    weight: float = 0.1,
+    segments: int = 50,
+    search_segments: int = 10,
+    steps: int = 7,
+    rel_step: float = 0.25,
+) -> IGNorm:
+    """IG-SUM-NORM: `IGNorm(adversarial=True)`, with a weight of its own.
 
     Args:
         threat: what to defend against; it needs a budget eps.
@@ -97,14 +115,6 @@ class IGSumNorm(Recipe):
         search_segments: points between, for the search.
         steps: gradient steps of the search, from a random start.
         rel_step: length of a step as a share of eps.
-        train_mode: take norm and search in train mode, where batch norm uses the batch.
-
-    Raises:
-        SettingError: a setting is out of range.
-        ThreatError: the threat has no budget.
-
-    Deviations:
-        As `IGNorm`.
 
     References:
         Chen, Wu, Rastogi, Liang, Jha, "Robust attribution regularization", NeurIPS 2019,
@@ -112,54 +122,14 @@ class IGSumNorm(Recipe):
 
     Example:
         >>> import assay
-        >>> assay.grammar.recipe("igsumnorm", "linf:0.1").weight
-        0.1
+        >>> found = assay.grammar.recipe("igsumnorm", "linf:0.1")
+        >>> found.weight, found.adversarial
+        (0.1, True)
     """
-
-    second_order: ClassVar[bool] = True
-    threat: Threat
-    weight: float = 0.1
-    segments: int = 50
-    search_segments: int = 10
-    steps: int = 7
-    rel_step: float = 0.25
-    train_mode: bool = False
-
-    def __post_init__(self) -> None:
-        _check(self)
-
-    def prepare(self, model: nn.Module, batch: Batch) -> Views:
-        """The inputs where loss and norm are largest."""
-
-        def both(model: Any, moved: Tensor, rows: Tensor) -> Tensor:
-            part = _part(batch, rows)
-            norm = _norm(model, part, moved, self.search_segments)
-            return part.cross_entropy(model(moved), reduction="none") + self.weight * norm
-
-        return {"x_adv": _searched(self, model, batch, both)}
-
-    def loss(self, model: nn.Module, batch: Batch, views: Views) -> Tensor:
-        """Cross-entropy at the moved inputs, and the norm."""
-        moved = batch.cross_entropy(model(views["x_adv"]))
-        with mode(model, train=self.train_mode):
-            norm = _norm(model, batch, views["x_adv"], self.segments)
-        return moved + self.weight * norm.mean()
-
-
-def _check(recipe: IGNorm | IGSumNorm) -> None:
-    """Hold that the settings are in their ranges."""
-    check_range(recipe, "weight")
-    for name in ("segments", "search_segments"):
-        if getattr(recipe, name) < 1:
-            raise SettingError(f"{name} must be at least 1; got {getattr(recipe, name)}.")
-    PGD(threat=recipe.threat, steps=recipe.steps, rel_step=recipe.rel_step)  # says what is wrong with these
-
-
-def _searched(recipe: IGNorm | IGSumNorm, model: nn.Module, batch: Batch, measure: Any) -> Tensor:
-    """Where PGD on a measure ends."""
-    attack = PGD(threat=recipe.threat, steps=recipe.steps, rel_step=recipe.rel_step)
-    rows = torch.arange(len(batch.x), device=batch.x.device)
-    return batch.perturb(model, attack, Largest(measure, rows), train_mode=recipe.train_mode)
+    return IGNorm(
+        threat=threat, weight=weight, adversarial=True, segments=segments, search_segments=search_segments,
+        steps=steps, rel_step=rel_step,
+    )  # fmt: skip
 
 
 def _part(batch: Batch, rows: Tensor) -> Batch:
