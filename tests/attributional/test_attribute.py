@@ -139,6 +139,14 @@ def test_masks_say_where_maps_should_lie():
     assert set(row) == {"before", "attack", "random"}
 
 
+def test_a_run_does_not_go_on_with_other_masks(tmp_path):
+    masks = torch.ones(40, 8, 8, dtype=torch.bool)
+    assay.attribute("digits-mlp", "digits", **QUICK, masks=masks, out=tmp_path / "m")
+    masks[3, 2] = False
+    with pytest.raises(StoreError, match="masks"):
+        assay.attribute("digits-mlp", "digits", **QUICK, masks=masks, out=tmp_path / "m", resume=True)
+
+
 def test_a_manipulation_leads_to_the_map_of_the_next_sample():
     found = assay.attribute("digits-mlp", "digits", **QUICK | {"change": Manipulation(), "batch": 40}).results
     parts = assay.attribute("digits-mlp", "digits", **QUICK | {"change": "manipulation", "batch": 13}).results
@@ -181,6 +189,8 @@ def test_what_cannot_be_used_is_refused():
         assay.attribute("digits-mlp", "digits")
     with pytest.raises(ThreatError, match="budget"):
         assay.attribute("digits-mlp", "digits", threat="linf")
+    with pytest.raises(ThreatError, match=r"moves under Linf\(0\.1\), and the threat is Linf\(0\.3\)"):
+        assay.attribute("digits-mlp", "digits", threat="linf:0.3", attack=QUICK["attack"])
     with pytest.raises(SettingError, match="batch"):
         assay.attribute("digits-mlp", "digits", threat=THREAT, batch=0)
     with pytest.raises(InputError, match="3 masks for 10"):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, final
@@ -17,12 +17,10 @@ from assay.attributional.page import KIND, render
 from assay.attributional.summary import summary
 from assay.attributional.work import Work
 from assay.calls import Calls
-from assay.data import adopted
-from assay.errors import InputError, SettingError
-from assay.evaluation.chunks import placement
-from assay.evaluation.prepare import digest, environment
+from assay.errors import InputError, SettingError, ThreatError
+from assay.evaluation.parts import Asked, Step
+from assay.evaluation.prepare import environment
 from assay.evaluation.record import Record
-from assay.models import load_model
 from assay.threats import Threat
 from assay.threats.base import need_budget
 
@@ -61,7 +59,7 @@ def attribute(
     device: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
-    step: Callable[[int, int, dict[str, Any]], None] | None = None,
+    step: Step | None = None,
 ) -> Attributed:
     """Attack the explanations of a model's right decisions and measure how much they change.
 
@@ -96,32 +94,28 @@ def attribute(
         >>> found.results["kept"], found.results["metrics"]["top_k"]["attack"]["value"] < 0.9
         (1.0, True)
     """
-    if batch < 1:
-        raise SettingError(f"batch must be at least 1; got {batch}.")
-    samples = adopted(data, limit)
+    asked = Asked.about(model, data, limit=limit, batch=batch, device=device)
     search = _attack(attack, grammar.threat(threat) if isinstance(threat, str) else threat)
     explained = explained_by(attribution) if isinstance(attribution, str) else attribution
     wanted = changed_by(change) if isinstance(change, str) else change
-    if masks is not None and len(masks) < len(samples):
-        raise InputError(f"there are {len(masks)} masks for {len(samples)} samples.")
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    network = load_model(model, device=str(place)) if isinstance(model, str) else model
-    where, dtype = placement(network, place, None if isinstance(model, str) or device is None else place)
+    if masks is not None and len(masks) < len(asked.data):
+        raise InputError(f"there are {len(masks)} masks for {len(asked.data)} samples.")
     work = Work(
-        model=network, data=samples, attack=search, attribution=explained, change=wanted, beta=beta, k=k, masks=masks,
-        seed=seed, device=where, dtype=dtype,
+        model=asked.model, data=asked.data, attack=search, attribution=explained, change=wanted, beta=beta, k=k,
+        masks=masks, seed=seed, device=asked.device, dtype=asked.dtype,
     )  # fmt: skip
-    settings = {
-        "model": model if isinstance(model, str) else type(model).__name__, "model_digest": digest(network),
-        "data": samples.name, "data_digest": samples.fingerprint(), "samples": len(samples),
+    settings = asked.settings | {
         "threat": repr(search.threat), "attribution": repr(explained), "attack": repr(search), "change": repr(wanted),
-        "k": k, "beta": beta, "masks": masks is not None, "batch": batch, "seed": seed,
-        "classes": list(samples.classes or ()),
+        "k": k, "beta": beta, "masks": None if masks is None else _digest(masks), "seed": seed,
+        "classes": list(asked.data.classes or ()),
     }  # fmt: skip
     record = None
     if out is not None:
-        record = Record.begin(Path(out), KIND, settings, environment(where), resume=resume, overwrite=overwrite)
-    return _run(work, record, batch, step)
+        record = Record.begin(Path(out), KIND, settings, environment(asked.device), resume=resume, overwrite=overwrite)
+    _, results = asked.in_parts(work.part, summary, record, step)
+    if record:
+        render(record.path)
+    return Attributed(results=results, path=record.path if record else None)
 
 
 def explained_by(text: str) -> Attribution:
@@ -142,30 +136,10 @@ def changed_by(text: str) -> Change:
     return cast("Change", Calls(text, short=True).read(Change))
 
 
-def _run(
-    work: Work, record: Record | None, batch: int, step: Callable[[int, int, dict[str, Any]], None] | None
-) -> Attributed:
-    """Every part that is not there yet, and the page."""
-    parts = []
-    try:
-        for start in range(0, len(work.data), batch):
-            found = record.find(start) if record else None
-            if found is None:
-                found = {name: value.cpu() for name, value in work.part(start, start + batch).items()}
-                if record:
-                    record.write(start, found)
-            parts.append(found)
-            if step:
-                step(min(start + batch, len(work.data)), len(work.data), summary(parts))
-    except BaseException:
-        if record:
-            record.save("interrupted", summary(parts) if parts else None)
-        raise
-    results = summary(parts)
-    if record:
-        record.save("done", results)
-        render(record.path)
-    return Attributed(results=results, path=record.path if record else None)
+def _digest(masks: torch.Tensor) -> str:
+    """Short hash of masks, so that others are noticed."""
+    plain = masks.bool().cpu().contiguous()
+    return hashlib.sha256(repr(tuple(plain.shape)).encode() + plain.numpy().tobytes()).hexdigest()[:16]
 
 
 def _attack(attack: Attack | None, threat: Threat | None) -> Attack:
@@ -182,4 +156,6 @@ def _attack(attack: Attack | None, threat: Threat | None) -> Attack:
         need_budget(threat, "an attack on explanations")
         return PGD(threat=threat, steps=STEPS)
     need_budget(attack.threat, "an attack on explanations")
+    if threat is not None and repr(threat) != repr(attack.threat):
+        raise ThreatError(f"the attack moves under {attack.threat!r}, and the threat is {threat!r}: leave one out.")
     return attack

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
@@ -14,17 +13,12 @@ from torch import Tensor
 from assay.attacks.base import evaluating
 from assay.certification.monte_carlo import ABSTAINED, Smoothing
 from assay.certification.page import KIND, render
-from assay.data import Data, adopted
-from assay.errors import SettingError
-from assay.evaluation.chunks import placement
 from assay.evaluation.merge import share
-from assay.evaluation.prepare import digest, environment
+from assay.evaluation.parts import Asked, Columns, Step
+from assay.evaluation.prepare import environment
 from assay.evaluation.record import Record
-from assay.models import load_model
 
 _STEPS = 8  # radii in the table: multiples of half of sigma
-
-Step = Callable[[int, int, dict[str, Any]], None]
 
 
 @final
@@ -98,66 +92,32 @@ def certify(
         >>> found.accuracy_at(0.05) <= found.accuracy_at(0)
         True
     """
-    if batch < 1:
-        raise SettingError(f"batch must be at least 1; got {batch}.")
+    asked = Asked.about(model, data, limit=limit, batch=batch, device=device)
     smoothing = Smoothing(sigma=sigma, draws=draws, selection=selection, alpha=alpha)
-    samples = adopted(data, limit)
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    network = load_model(model, device=str(place)) if isinstance(model, str) else model
-    where, dtype = placement(network, place, None if isinstance(model, str) or device is None else place)
-    settings = {
-        "model": model if isinstance(model, str) else type(model).__name__, "model_digest": digest(network),
-        "data": samples.name, "data_digest": samples.fingerprint(), "samples": len(samples), **asdict(smoothing),
-        "batch": batch, "seed": seed,
-    }  # fmt: skip
+    settings = asked.settings | asdict(smoothing) | {"seed": seed}
     record = None
     if out is not None:
-        record = Record.begin(Path(out), KIND, settings, environment(where), resume=resume, overwrite=overwrite)
+        record = Record.begin(Path(out), KIND, settings, environment(asked.device), resume=resume, overwrite=overwrite)
 
-    def part(start: int) -> dict[str, Tensor]:
-        x, y, index = samples.batch(start, start + batch)
-        found = smoothing.certificates(network, x.to(where, dtype or x.dtype), index, seed=seed)
-        columns = {"index": index, "label": y, **vars(found)}
-        return {name: column.cpu() for name, column in columns.items()}
+    def part(start: int, stop: int) -> Columns:
+        x, y, index = asked.data.batch(start, stop)
+        found = smoothing.certificates(asked.model, x.to(asked.device, asked.dtype or x.dtype), index, seed=seed)
+        return {"index": index, "label": y, **vars(found)}
 
-    with evaluating(network):
-        columns = _parts(part, samples, batch, record, sigma, step)
-    results = summary(columns, sigma)
+    with evaluating(asked.model):
+        parts, results = asked.in_parts(part, lambda parts: summary(_joined(parts), sigma), record, step)
     if record:
-        record.save("done", results)
         render(record.path)
+    columns = _joined(parts)
     kept = {name: columns[name] for name in ("index", "label", "prediction", "radius")}
     return Certification(results=results, path=record.path if record else None, **kept)
 
 
-def _parts(
-    part: Callable[[int], dict[str, Tensor]], samples: Data, batch: int, record: Record | None, sigma: float,
-    step: Step | None,
-) -> dict[str, Tensor]:  # fmt: skip
-    """The columns of all parts, those that are there already read."""
-    parts: list[dict[str, Tensor]] = []
-
-    def joined() -> dict[str, Tensor]:
-        return {name: torch.cat([each[name] for each in parts]) for name in parts[0]}
-
-    try:
-        for start in range(0, len(samples), batch):
-            found = record.find(start) if record else None
-            if found is None:
-                found = part(start)
-                if record:
-                    record.write(start, found)
-            parts.append(found)
-            if step:
-                step(min(start + batch, len(samples)), len(samples), summary(joined(), sigma))
-    except BaseException:
-        if record:
-            record.save("interrupted", summary(joined(), sigma) if parts else None)
-        raise
-    return joined()
+def _joined(parts: list[Columns]) -> Columns:
+    return {name: torch.cat([each[name] for each in parts]) for name in parts[0]}
 
 
-def summary(columns: dict[str, Tensor], sigma: float) -> dict[str, Any]:
+def summary(columns: Columns, sigma: float) -> dict[str, Any]:
     """The numbers of a run: accuracy, abstentions, and certified accuracy at multiples of half of sigma."""
     right = columns["prediction"] == columns["label"]
     radii = [number * sigma / 2 for number in range(_STEPS + 1)]
