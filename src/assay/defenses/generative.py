@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from typing import TypeVar
+from typing import TypeVar, final
 
-import torch
 from torch import Tensor, nn
 
 from assay import registry
+from assay.defenses.logistic_mixture import LEVELS, LogisticMixture
 from assay.errors import ModelError, SettingError
+from assay.threats.additive import widened
 
 
 class Autoencoder(nn.Module, ABC):
@@ -29,11 +31,27 @@ class Autoencoder(nn.Module, ABC):
 
 
 class Density(nn.Module, ABC):
-    """A network that knows how likely an image of 256 levels is."""
+    """A network that knows how likely an image of 256 levels is, pixel by pixel in raster order.
+
+    Attributes:
+        channels: of the images.
+    """
+
+    channels: int
 
     @abstractmethod
+    def numbers(self, levels: Tensor) -> Tensor:
+        """The numbers of a `LogisticMixture` for each pixel, which depend on the pixels before it alone.
+
+        Shapes:
+            `(b, c, h, w)` whole numbers from 0 to 255 -> `(b, n, h, w)`
+        """
+
     def log_likelihood(self, x: Tensor) -> Tensor:
         """The logarithm of the probability of each image, values in [0, 1] rounded to 256 levels; `(b,)`, in nats."""
+        levels = as_levels(x)
+        mixture = LogisticMixture(widened(self.numbers(levels)), self.channels)
+        return mixture.log_prob(levels).flatten(1).sum(dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """As `log_likelihood`."""
@@ -41,7 +59,53 @@ class Density(nn.Module, ABC):
 
     def bits(self, x: Tensor) -> Tensor:
         """Bits that a code of this density spends on a value: `-log2 p(x) / d`, `(b,)`."""
-        return -self.log_likelihood(x) / (x[0].numel() * torch.log(x.new_tensor(2.0)))
+        return -self.log_likelihood(x) / (x[0].numel() * math.log(2))
+
+    def scan(self, levels: Tensor) -> Scan:
+        """Images that are gone through pixel by pixel, and changed on the way; a whole evaluation for each pixel.
+
+        Args:
+            levels: `(b, c, h, w)`, whole numbers from 0 to 255.
+        """
+        return WholeScan(self, levels)
+
+
+class Scan(ABC):
+    """Images of which each pixel is asked about, and then set, in raster order."""
+
+    @abstractmethod
+    def at(self, row: int, column: int) -> LogisticMixture:
+        """The distribution of the next pixel, given those that were set."""
+
+    @abstractmethod
+    def put(self, row: int, column: int, levels: Tensor) -> None:
+        """Set this pixel of each image, `(b, c)`."""
+
+
+@final
+class WholeScan(Scan):
+    """A scan that evaluates the whole network for each pixel: slow, and right for every density.
+
+    Args:
+        density: the network.
+        levels: the images.
+    """
+
+    def __init__(self, density: Density, levels: Tensor) -> None:
+        self.density, self.levels = density, levels.clone()
+
+    def at(self, row: int, column: int) -> LogisticMixture:
+        """The distribution there, of all that the network answers."""
+        return LogisticMixture(self.density.numbers(self.levels)[:, :, row, column], self.density.channels)
+
+    def put(self, row: int, column: int, levels: Tensor) -> None:
+        """Set the pixel."""
+        self.levels[:, :, row, column] = levels
+
+
+def as_levels(x: Tensor) -> Tensor:
+    """Values in [0, 1] as the nearest of 256 levels, whole numbers of the same type."""
+    return (x * (LEVELS - 1)).round().clamp(0, LEVELS - 1)
 
 
 class Generator(nn.Module, ABC):

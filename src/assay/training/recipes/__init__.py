@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from assay.training.recipes.adversarial import FGSMAT, PGDAT, AdversarialTraining, FastAT
 from assay.training.recipes.alp import ALP
+from assay.training.recipes.ape_gan import APEGAN
 from assay.training.recipes.art import ART
 from assay.training.recipes.avmixup import AVMixup
 from assay.training.recipes.awp import AWP
@@ -15,15 +16,18 @@ from assay.training.recipes.generative import GenerativeRecipe
 from assay.training.recipes.grad_align import GradAlign
 from assay.training.recipes.ig_norm import IGNorm, IGSumNorm
 from assay.training.recipes.interpolated import InterpolatedAT
+from assay.training.recipes.likelihood import Likelihood
 from assay.training.recipes.llr import LLR
 from assay.training.recipes.mart import MART
 from assay.training.recipes.multi_threat import MultiThreat
 from assay.training.recipes.reconstruction import Reconstruction
 from assay.training.recipes.standard import Standard
 from assay.training.recipes.trades import TRADES
+from assay.training.recipes.wgan_gp import WGANGP
 
 __all__ = [
     "ALP",
+    "APEGAN",
     "ART",
     "AWP",
     "CURE",
@@ -32,6 +36,7 @@ __all__ = [
     "MART",
     "PGDAT",
     "TRADES",
+    "WGANGP",
     "AVMixup",
     "AdversarialTraining",
     "Batch",
@@ -43,6 +48,7 @@ __all__ = [
     "IGNorm",
     "IGSumNorm",
     "InterpolatedAT",
+    "Likelihood",
     "MultiThreat",
     "Recipe",
     "Reconstruction",

@@ -1,0 +1,207 @@
+"""Train the generative networks that ship with the package, and write their weights and cards.
+
+    python scripts/train_generative.py --data FOLDER            all
+    python scripts/train_generative.py --data FOLDER --only fashion-pixelcnn
+    python scripts/train_generative.py --data FOLDER --measure  only measure and rewrite the cards
+
+FOLDER holds the four Fashion-MNIST idx files (``train-images-idx3-ubyte.gz`` ...). Each network is a run of
+``assay.train`` in a folder of ``--runs``: one that was interrupted goes on when the command is repeated. They are
+trained on the first 45,000 training images; the other 15,000 are for thresholds. Weights ship in half precision, and
+what the cards say was measured with these.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import assay
+from assay import grammar
+from assay.defenses.generative import Autoencoder, Density, as_levels
+from assay.models import zoo
+from assay.models.networks import ConvAutoencoder, PixelCNN
+
+TRAINED = 45_000
+CHUNK = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A shipped network: what it is, how it is built, and settings of ``assay.train``."""
+
+    kind: str
+    summary: str
+    network: type[nn.Module]
+    arguments: dict[str, Any]
+    recipe: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def expression(self) -> str:
+        """The untrained network as text."""
+        return f"{self.network.__name__}({', '.join(f'{name}={value!r}' for name, value in self.arguments.items())})"
+
+
+MAGNET = {"epochs": 40, "batch": 256, "optimizer": "Adam(lr=5e-3)", "schedule": "Cyclic(peak=0.1)"}
+PLANS = {
+    "fashion-ae-1": Plan(
+        kind="autoencoder",
+        summary="MagNet's autoencoder I for Fashion-MNIST: a detector and the reformer",
+        network=ConvAutoencoder,
+        arguments={"channels": 1, "width": 3, "pooled": True},
+        recipe="Reconstruction(noise=0.1, activity=1e-9)",
+        settings=MAGNET,
+    ),
+    "fashion-ae-2": Plan(
+        kind="autoencoder",
+        summary="MagNet's autoencoder II for Fashion-MNIST: a detector",
+        network=ConvAutoencoder,
+        arguments={"channels": 1, "width": 3, "pooled": False},
+        recipe="Reconstruction(noise=0.1, activity=1e-9)",
+        settings=MAGNET,
+    ),
+    "fashion-pixelcnn": Plan(
+        kind="density",
+        summary="a small PixelCNN++ for Fashion-MNIST",
+        network=PixelCNN,
+        arguments={"channels": 1, "width": 24, "dilations": (1, 2, 4), "components": 5},
+        recipe="Likelihood()",
+        settings={
+            "epochs": 1,
+            "batch": 8,
+            "optimizer": "Adam(lr=2e-3)",
+            "schedule": "Cyclic(peak=0.1)",
+            "average": "EMA(decay=0.998)",
+            "clip": 1.0,
+        },
+    ),
+}
+
+
+def train(plan: Plan, data: assay.Data, out: Path, options: argparse.Namespace) -> None:
+    """One run in its folder; the last weights count."""
+    settings = plan.settings if options.epochs is None else plan.settings | {"epochs": options.epochs}
+    assay.train(
+        plan.expression,
+        data.take(min(TRAINED, options.limit or TRAINED)),
+        recipe=grammar.recipe(plan.recipe),
+        out=out,
+        resume=True,
+        keep="last",
+        seed=options.seed,
+        **settings,
+    )
+
+
+def mean_of(measure: Callable[[Tensor], Tensor], data: assay.Data) -> float:
+    """The mean of a number over all images."""
+    total = 0.0
+    with torch.inference_mode():
+        for start in range(0, len(data), CHUNK):
+            total += float(measure(data.batch(start, start + CHUNK)[0]).double().sum())
+    return total / len(data)
+
+
+def reconstruction(model: Autoencoder, trained: assay.Data, test: assay.Data) -> dict[str, float]:
+    """Mean squared error on test images, beside that of always answering the mean training image."""
+    mean = trained.batch(0, len(trained))[0].mean(dim=0)
+
+    def error(found: Callable[[Tensor], Tensor]) -> float:
+        return mean_of(lambda x: (found(x) - x).square().flatten(1).mean(dim=1), test)
+
+    return {"squared_error": error(model), "squared_error_of_the_mean_image": error(lambda x: mean.expand_as(x))}
+
+
+def bits(model: Density, trained: assay.Data, test: assay.Data) -> dict[str, float]:
+    """Bits per value on test images, beside those of a histogram of all values."""
+    counts = torch.zeros(256, dtype=torch.float64)
+    for start in range(0, len(trained), CHUNK):
+        levels = as_levels(trained.batch(start, start + CHUNK)[0]).long()
+        counts += levels.flatten().bincount(minlength=256)
+    code = -((counts + 1) / (counts + 1).sum()).log2()
+    return {
+        "bits_per_value": mean_of(model.bits, test),
+        "bits_per_value_of_a_histogram": mean_of(lambda x: code[as_levels(x).long()].flatten(1).mean(dim=1), test),
+    }
+
+
+MEASURES: dict[str, Callable[[Any, assay.Data, assay.Data], dict[str, float]]] = {
+    "autoencoder": reconstruction,
+    "density": bits,
+}
+
+
+def write(name: str, plan: Plan, run: Path, into: Path) -> dict[str, Any]:
+    """The weights in half precision, and the settings of the run."""
+    state = load_file(run / "model.safetensors")
+    save_file({key: tensor.half() if tensor.is_floating_point() else tensor for key, tensor in state.items()},
+              into / f"{name}.safetensors")  # fmt: skip
+    settings: dict[str, Any] = json.loads((run / "train.json").read_text(encoding="utf-8"))["settings"]
+    return settings
+
+
+def write_card(name: str, training: dict[str, Any], trained: assay.Data, test: assay.Data, into: Path) -> None:
+    """Measure the written weights and write the card beside them."""
+    plan = PLANS[name]
+    model = grammar.named(plan.expression, nn.Module).eval()
+    model.load_state_dict(load_file(into / f"{name}.safetensors"))
+    measured = {key: round(value, 6) for key, value in MEASURES[plan.kind](model, trained, test).items()}
+    content = {
+        "name": name,
+        "kind": plan.kind,
+        "summary": plan.summary,
+        "data": "fashion-mnist",
+        "architecture": {
+            "network": plan.network.__name__,
+            "settings": plan.arguments,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "input": list(test.batch(0, 1)[0].shape[1:]),
+            "bounds": [0.0, 1.0],
+            "weights": "float16",
+        },
+        "threat": None,
+        "training": training,
+        "measured": measured | {"samples": len(test)},
+        "versions": {"assay": assay.__version__, "torch": str(torch.__version__)},
+        "date": datetime.datetime.now(tz=datetime.timezone.utc).date().isoformat(),
+    }
+    (into / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    print(name, measured, flush=True)
+
+
+def main() -> None:
+    """Train or measure the chosen networks."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder with the four Fashion-MNIST idx files")
+    parser.add_argument("--only", nargs="+", choices=sorted(PLANS), default=list(PLANS))
+    parser.add_argument("--runs", type=Path, default=Path("runs/models"), help="where the runs of training are kept")
+    parser.add_argument("--into", type=Path, default=zoo.WEIGHTS, help="where weights and cards go")
+    parser.add_argument("--epochs", type=int, help="instead of the plan's")
+    parser.add_argument("--limit", type=int, help="train on the first so many images only")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--measure", action="store_true", help="keep the weights, measure them and rewrite the cards")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    options.into.mkdir(parents=True, exist_ok=True)
+    data, test = assay.load_data(f"idx:{options.data}"), assay.load_data(f"idx:{options.data}?part=test")
+    for name in options.only:
+        if options.measure:
+            training = json.loads((options.into / f"{name}.json").read_text(encoding="utf-8"))["training"]
+        else:
+            train(PLANS[name], data, options.runs / name, options)
+            training = write(name, PLANS[name], options.runs / name, options.into)
+        write_card(name, training, data.take(TRAINED), test, options.into)
+
+
+if __name__ == "__main__":
+    main()
