@@ -1,7 +1,9 @@
 """What protects a model at test time, and how attacks get through it."""
 
+from assay.defenses.ape_gan import APEGANDefense
 from assay.defenses.averaged import RSE, Averaged, Smoothed
 from assay.defenses.base import Defense, InputDefense, through, with_rejection
+from assay.defenses.defense_gan import DefenseGAN
 from assay.defenses.denoising import MedianFilter, TotalVariation
 from assay.defenses.distilled import Distilled
 from assay.defenses.noise import InputNoise, NoiseLayers, insert_noise
@@ -11,9 +13,11 @@ from assay.defenses.transformed import JPEGDefense, Transformed
 
 __all__ = [
     "RSE",
+    "APEGANDefense",
     "Averaged",
     "BitDepth",
     "Defense",
+    "DefenseGAN",
     "Distilled",
     "InputDefense",
     "InputNoise",

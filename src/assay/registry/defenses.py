@@ -33,6 +33,16 @@ DEFENSES: tuple[Entry, ...] = tuple(
         ("Smoothed", "the class of most noisy copies", _COHEN),
         ("Transformed", "random transformations of the input", ""),
         (
+            "DefenseGAN",
+            "what a generator makes that is nearest to the input",
+            "Samangouei et al. 2018, https://arxiv.org/abs/1805.06605",
+        ),
+        (
+            "APEGANDefense",
+            "what a generator that learned to undo perturbations makes of the input",
+            "Shen et al. 2017, https://arxiv.org/abs/1707.05474",
+        ),
+        (
             "Distilled",
             "a network that learned at a temperature, without its saturated logits",
             "Papernot et al. 2016, https://arxiv.org/abs/1511.04508",

@@ -137,6 +137,22 @@ RECIPES: tuple[Entry, ...] = (
         "an autoencoder that finds images again from noisy ones",
         "Meng and Chen 2017, https://arxiv.org/abs/1705.09064",
     ),
+    _recipe(
+        "Likelihood",
+        "a density that finds the images likely",
+        "Salimans et al. 2017, https://arxiv.org/abs/1701.05517",
+    ),
+    _recipe(
+        "WGANGP",
+        "a generator of images, against a critic whose slope is held near 1",
+        "Gulrajani et al. 2017, https://arxiv.org/abs/1704.00028",
+    ),
+    _recipe(
+        "APEGAN",
+        "a generator that undoes adversarial perturbations, against a discriminator",
+        "Shen et al. 2017, https://arxiv.org/abs/1707.05474",
+        inner="FGSM()",
+    ),
 )
 
 NETWORKS: tuple[Entry, ...] = (
@@ -163,6 +179,28 @@ NETWORKS: tuple[Entry, ...] = (
         "ConvAutoencoder",
         "three or five small convolutions, from images to images",
         "Meng and Chen 2017, https://arxiv.org/abs/1705.09064",
+    ),
+    _entry(
+        "network",
+        "models.networks",
+        "PixelCNN",
+        "the density of an image, pixel by pixel",
+        "Salimans et al. 2017, https://arxiv.org/abs/1701.05517",
+    ),
+    _entry("network", "models.networks", "DenseGenerator", "images from normal numbers, by fully connected layers"),
+    _entry(
+        "network",
+        "models.networks",
+        "ConvGenerator",
+        "images from normal numbers, by transposed convolutions",
+        "Radford et al. 2016, https://arxiv.org/abs/1511.06434",
+    ),
+    _entry(
+        "network",
+        "models.networks",
+        "APEGenerator",
+        "from adversarial to clean images, by two convolutions and two back",
+        "Shen et al. 2017, https://arxiv.org/abs/1707.05474",
     ),
 )
 
