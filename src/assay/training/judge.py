@@ -11,6 +11,7 @@ from assay.data import Data
 from assay.training.fit import Fit
 from assay.training.folder import Row
 from assay.training.memory import enough_memory
+from assay.training.recipes import GenerativeRecipe
 from assay.training.told import stuck
 from assay.training.validation import Measured, measure, quality
 
@@ -78,7 +79,7 @@ class Judge:
             fit.workers.average(fit.judged)
         if self.held is None:
             return None
-        if (recipe := fit.settings.generative) is not None:
+        if isinstance(recipe := fit.recipe, GenerativeRecipe):  # with its teacher, where it has one
             critic = None if fit.critic is None else fit.critic.net
             return quality(fit.judged, self.held, recipe, fit.workers, fit.settings.seed, critic)
         return measure(fit.judged, self.held, fit.settings.measured, fit.workers, fit.settings.seed)
