@@ -65,6 +65,10 @@ def test_a_share_can_be_required(assay):
         ((*BASE, "--severities", "7"), "from 1 to 5"),
         ((*BASE, "--resume"), "needs --out"),
         (("corrupt", "digits-mlp", "--copies", "/nowhere"), "holds no corrupted images"),
+        (("corrupt", "digits-mlp", "--copies", "/nowhere", "--table", "cifar"), "cannot be chosen"),
+        (("corrupt", "--data", "digits", "--save", "/nowhere/c", "--out", "run"), "what is measured of a MODEL"),
+        (("corrupt", "--data", "digits", "--save", "/nowhere/c", "--severities", "1"), "all five"),
+        ((*BASE, "--baseline", "alexnet"), "ImageNet-C"),
     ],
 )
 def test_what_makes_no_sense_is_refused(refused, arguments, says):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -11,6 +12,9 @@ from PIL import Image
 import assay
 from assay.corruptions import select
 from assay.data import Data
+from assay.data import copies as copies_module
+from assay.data.copying import write_copies
+from assay.data.folder import read_folder
 from assay.errors import DataError, SettingError, StoreError
 from assay.evaluation.corrupted import ALEXNET, Baseline, corrupt
 from assay.evaluation.corrupted.errors import corruption_error, mean_corruption_error
@@ -49,6 +53,10 @@ def labels(x):
 
 def run(model=None, **settings):
     return corrupt(model or Light(), (X, labels(X)), progress=False, **settings)
+
+
+def spread_keys():
+    return [(slug, severity) for slug in COMMON for severity in range(1, 6)]
 
 
 def spread(errors):
@@ -150,8 +158,6 @@ def test_a_folder_holds_numbers_pictures_and_a_page(tmp_path):
 @pytest.mark.parametrize("layout", ["npy", "folders"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_copies_on_a_disk_give_the_same_numbers(tmp_path, layout, channels):
-    from assay.data.copying import write_copies
-
     x = X[:, :channels]
     data = Data(x, labels(x), classes=("dark", "middle", "white"))
     kinds = select(["gaussian_noise", "fog"])
@@ -165,10 +171,6 @@ def test_copies_on_a_disk_give_the_same_numbers(tmp_path, layout, channels):
 
 
 def test_copies_are_in_the_published_layouts(tmp_path):
-    import numpy as np
-
-    from assay.data.copying import write_copies
-
     data = Data(X, Y, classes=("a", "b", "c"))
     (fog,) = select("fog")
     write_copies(data, tmp_path / "c", [fog])
@@ -188,8 +190,95 @@ def test_copies_are_in_the_published_layouts(tmp_path):
     again = (tmp_path / "c" / "fog.npy").stat().st_mtime_ns
     write_copies(data, tmp_path / "c", select(["fog", "snow"]))
     assert (tmp_path / "c" / "fog.npy").stat().st_mtime_ns == again
+    (tmp_path / "c" / "copies.json").unlink()  # as beside published ones
     with pytest.raises(DataError, match="labels of other data"):
         write_copies(Data(X, 2 - Y), tmp_path / "c", [fog])
+
+
+def test_copies_that_are_not_whole_are_refused(tmp_path):
+    """An accuracy over images that are not there would be too low, and labels of other classes wrong."""
+    data = Data(X, labels(X), classes=("dark", "middle", "white"))
+    write_copies(data, tmp_path / "c", select(["fog", "snow"]), layout="folders")
+    (tmp_path / "c" / "snow" / "3" / "dark" / "00000000.png").unlink()
+    with pytest.raises(DataError, match=r"snow.3 holds other images .*\(11 and 12\)"):
+        corrupt(Light(), copies=tmp_path / "c", progress=False)
+    write_copies(data, tmp_path / "c", select(["fog", "snow"]), layout="folders")
+    found = corrupt(Light(), copies=tmp_path / "c", progress=False)
+    assert found.accuracy("fog", 1) == pytest.approx(run(corruptions="fog").accuracy("fog", 1))
+    for path in sorted((tmp_path / "c" / "snow" / "5" / "dark").iterdir()):
+        path.rename(tmp_path / "c" / "snow" / "5" / "middle" / path.name)
+    (tmp_path / "c" / "snow" / "5" / "dark").rmdir()
+    with pytest.raises(DataError, match="holds other classes"):
+        corrupt(Light(), copies=tmp_path / "c", progress=False)
+
+
+@pytest.mark.parametrize("layout", ["npy", "folders"])
+def test_clean_images_are_those_of_the_copies(tmp_path, layout):
+    data = Data(X, labels(X), classes=("dark", "middle", "white"))
+    write_copies(data, tmp_path / "c", select("fog"), layout=layout)
+    for clean, match in (
+        (data.take(7), "7 clean images and 12 copies"),
+        (Data(X, (labels(X) + 1) % 3, classes=data.classes), "other labels"),
+    ):
+        with pytest.raises(DataError, match=match):
+            corrupt(Light(), clean, copies=tmp_path / "c", progress=False)
+    with pytest.raises(DataError, match="labels mean different classes" if layout == "folders" else "other labels"):
+        corrupt(Light(), Data(X, 2 - labels(X), classes=data.classes[::-1]), copies=tmp_path / "c", progress=False)
+    if layout == "npy":
+        assert corrupt(Light(), data, copies=tmp_path / "c", limit=5, progress=False).clean_accuracy == 1
+    else:  # whose first five are others: classes take turns
+        with pytest.raises(DataError, match="one order"):
+            corrupt(Light(), data, copies=tmp_path / "c", limit=5, progress=False)
+
+
+@pytest.mark.parametrize("layout", ["npy", "folders"])
+def test_copies_of_other_data_or_by_other_settings_are_not_mixed(tmp_path, layout):
+    data, path = Data(X, Y), tmp_path / "c"
+    write_copies(data, path, select("fog"), layout=layout)
+    for other, settings, match in (
+        (Data(1 - X, Y), {}, "data "),
+        (data, {"seed": 1}, "seed 0 -> 1"),
+        (data, {"table": "imagenet"}, "table None -> 'imagenet'"),
+        (data, {"layout": "folders" if layout == "npy" else "npy"}, "layout"),
+    ):
+        with pytest.raises(DataError, match=match):
+            write_copies(other, path, select("snow"), **{"layout": layout, **settings})
+    (path / "copies.json").write_text("{}")
+    with pytest.raises(DataError, match=r"copies\.json"):
+        write_copies(data, path, select("snow"), layout=layout)
+
+
+def test_clean_images_are_read_once_for_all_cells_and_class_folders_listed_once_for_each(tmp_path, monkeypatch):
+    read, listed = [], []
+
+    class Images:
+        def __len__(self):
+            return 12
+
+        def __getitem__(self, position):
+            read.append(position)
+            return X[position], int(Y[position])
+
+    corrupt(Light(), Data(Images(), Y), corruptions="noise", chunk=4, progress=False)
+    assert len(read) < 4 * 12  # some for the fingerprint, and not once for each of 16 cells
+    write_copies(Data(X, Y), tmp_path / "c", select("noise"), layout="folders")
+    monkeypatch.setattr(copies_module, "read_folder", lambda spec: listed.append(spec) or read_folder(spec))
+    corrupt(Light(), copies=tmp_path / "c", chunk=1, progress=False)
+    assert len(listed) <= 15 + 5
+
+
+def test_mce_is_of_all_common_corruptions_and_alexnet_of_images_like_its_own(tmp_path):
+    whole = run(severities=[1, 5])
+    base = Baseline(name="base", clean=0.0, cells=dict.fromkeys(spread_keys(), 0.5))
+    assert run(severities=[1, 5], baseline=base).mce == pytest.approx(100 * 2 * (1 - whole.mean_accuracy))
+    part = run(severities=[1, 5], corruptions="noise", baseline=base)
+    assert part.mce is None
+    assert part.relative_mce is None
+    assert "mean CE " in part.table()
+    assert "mCE" not in part.table()
+    with pytest.raises(SettingError, match="ImageNet-C"):
+        run(baseline="alexnet")
+    assert run(baseline="alexnet", table="imagenet").mce > 0
 
 
 @pytest.mark.parametrize(

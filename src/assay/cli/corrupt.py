@@ -11,6 +11,8 @@ import typer
 from assay.cli import options, terminal
 from assay.cli.options import listed
 
+_EVERY = "1,2,3,4,5"
+
 
 class Layout(str, Enum):
     """How copies lie on a disk."""
@@ -45,7 +47,7 @@ def corrupt(
             metavar="LIST", help="Names or groups: common, extra, all, noise, blur, ...", show_default="common"
         ),
     ] = None,
-    severities: Annotated[str, typer.Option(metavar="LIST", help="From 1 to 5.")] = "1,2,3,4,5",
+    severities: Annotated[str, typer.Option(metavar="LIST", help="From 1 to 5.")] = _EVERY,
     table: Annotated[
         Table | None, typer.Option(help="Whose parameters.", show_default="by the size of the images")
     ] = None,
@@ -76,7 +78,7 @@ def corrupt(
     quiet: options.Quiet = False,
 ) -> None:
     """Measure accuracy on corrupted images by corruption and severity, with mCE beside a baseline; or write copies."""
-    _check(model, data, copies, save, out, resume=resume, overwrite=overwrite)
+    _check(model, data, copies, save, out, table, severities, resume=resume, overwrite=overwrite)
     from assay.data import load_data
 
     names = None if corruptions is None else listed(corruptions)
@@ -137,6 +139,8 @@ def _check(
     copies: Path | None,
     save: Path | None,
     out: Path | None,
+    table: Table | None,
+    severities: str,
     *,
     resume: bool,
     overwrite: bool,
@@ -146,6 +150,12 @@ def _check(
         raise typer.BadParameter("give a MODEL to measure, or --save DIR to write copies", param_hint="MODEL")
     if data is None and (copies is None or save is not None):
         raise typer.BadParameter("needs clean images to corrupt", param_hint="--data")
+    if copies is not None and table is not None and save is None:
+        raise typer.BadParameter("copies are as they are: their parameters cannot be chosen", param_hint="--table")
+    if model is None and out is not None:
+        raise typer.BadParameter("keeps what is measured of a MODEL; copies go where --save says", param_hint="--out")
+    if model is None and severities != _EVERY:
+        raise typer.BadParameter("copies are always of all five", param_hint="--severities")
     if resume and overwrite:
         raise typer.BadParameter("--resume continues a run, --overwrite replaces it: give one of them")
     for name, given in (("--resume", resume), ("--overwrite", overwrite)):

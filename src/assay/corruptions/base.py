@@ -63,7 +63,7 @@ class Corruption(ABC):
         return SEVERITIES[type(self).__name__][self._table(shape)][self.severity - 1]
 
     def _table(self, shape: tuple[int, ...]) -> str:
-        return self.table or ("cifar" if min(shape[-2:]) <= SMALL else "imagenet")
+        return self.table or table_of(shape)
 
     def __call__(self, x: Tensor, *, seed: int = 0, index: Tensor | None = None, draw: int | Tensor = 0) -> Tensor:
         """The corrupted images.
@@ -103,6 +103,11 @@ class Corruption(ABC):
         Shapes:
             x `(b, c, height, width)` float32, returns the same; rng one stream for each image.
         """
+
+
+def table_of(shape: tuple[int, ...]) -> str:
+    """Whose parameters images of this shape, `(..., height, width)`, have unless one is named."""
+    return "cifar" if min(shape[-2:]) <= SMALL else "imagenet"
 
 
 def check_images(x: Tensor, who: str) -> None:

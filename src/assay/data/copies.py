@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
@@ -37,6 +37,7 @@ class Copies:
     """
 
     path: Path
+    _last: dict[Path, Data] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.slugs:
@@ -57,13 +58,12 @@ class Copies:
     @cached_property
     def samples(self) -> int:
         """Images of one corruption at one severity."""
-        name = next(iter(self.slugs))
-        return len(self._array(name)) // len(SEVERITIES) if self._arrays else len(self.data(name, 1))
+        return len(self._array(next(iter(self.slugs)))) // len(SEVERITIES) if self._arrays else len(self._first)
 
     @cached_property
     def classes(self) -> tuple[str, ...] | None:
         """Names of the class folders; None where labels are numbers alone."""
-        return None if self._arrays else self.data(next(iter(self.slugs)), 1).classes
+        return None if self._arrays else self._first.classes
 
     def fingerprint(self) -> str:
         """Short hash of the names and of some images."""
@@ -80,16 +80,43 @@ class Copies:
         """The images of one corruption at one severity.
 
         Raises:
-            DataError: they are not there.
+            DataError: they are not there, or not as many, or of other classes than those of the other corruptions.
         """
         if slug not in self.slugs:
             raise DataError(f"{self.path} holds no {slug}; it has {', '.join(self.slugs)}.")
         if not self._arrays:
-            return read_folder(f"folder:{self.slugs[slug] / str(severity)}")
+            return self._folder(self.slugs[slug] / str(severity))
         rows = slice((severity - 1) * self.samples, severity * self.samples)
         labels = torch.from_numpy(self._labels[rows].astype(np.int64))
         pictures: Any = _Pictures(self._array(slug)[rows], labels)
         return Data(pictures, labels, name=f"{slug} {severity}")
+
+    def _folder(self, path: Path) -> Data:
+        """The images of one folder; the last one is remembered, since finding its files takes long."""
+        if path not in self._last:
+            found = read_folder(f"folder:{path}")
+            for what, own, others in (
+                ("images", len(found), len(self._first)),
+                ("classes", found.classes, self._first.classes),
+            ):
+                if own != others:
+                    raise DataError(
+                        f"{path} holds other {what} than {self._first_path} ({_said(own)} and {_said(others)}): all "
+                        "corruptions and severities must hold the same. When writing them was interrupted, go on with "
+                        "the same command."
+                    )
+            self._last.clear()
+            self._last[path] = found
+        return self._last[path]
+
+    @property
+    def _first_path(self) -> Path:
+        return next(iter(self.slugs.values())) / "1"
+
+    @cached_property
+    def _first(self) -> Data:
+        """Those that all others are compared with, of folders."""
+        return read_folder(f"folder:{self._first_path}")
 
     @property
     def _arrays(self) -> bool:
@@ -126,6 +153,10 @@ class _Pictures:
         picture = torch.from_numpy(np.array(self.array[position], dtype=np.float32)) / 255.0
         channels_first = picture[None] if picture.ndim == 2 else picture.permute(2, 0, 1).contiguous()
         return channels_first, int(self.labels[position])
+
+
+def _said(found: Any) -> str:
+    return str(len(found)) if isinstance(found, tuple) else str(found)
 
 
 def _loaded(path: Path) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ from assay.errors import DataError, SettingError
 from assay.files import failure, write_atomically
 
 LAYOUTS = ("npy", "folders")
+SETTINGS = "copies.json"  # what the copies in a folder were made of, and how
 _AT_ONCE = 256  # images
 
 Told = Callable[[str, int], None]  # what was written, and how many images of it
@@ -52,7 +54,7 @@ def write_copies(
 
     Raises:
         SettingError: the layout is unknown.
-        DataError: the folder holds labels of other data.
+        DataError: the folder holds copies of other data, or by other parameters or draws.
         StoreError: it cannot be written.
 
     Example:
@@ -66,6 +68,7 @@ def write_copies(
     if layout not in LAYOUTS:
         raise SettingError(f"layout has to be {' or '.join(map(repr, LAYOUTS))}; got {layout!r}.")
     folder, write = Path(path), _write_array if layout == "npy" else _write_images
+    _check(folder, {"data": data.fingerprint(), "layout": layout, "table": table, "seed": seed})
     if layout == "npy":
         _write_labels(folder, data)
     for kind in kinds:
@@ -87,6 +90,29 @@ def _pixels(built: Corruption, x: Tensor, seed: int, index: Tensor, device: torc
     """The corrupted images as 8-bit arrays, `(n, height, width[, channels])`; grey ones without channels."""
     found = built(x.to(device), seed=seed, index=index).mul(255).round().to(torch.uint8).cpu()
     return (found[:, 0] if found.shape[1] == 1 else found.permute(0, 2, 3, 1)).contiguous().numpy()
+
+
+def _check(folder: Path, settings: dict[str, Any]) -> None:
+    """Hold that what is in the folder was made like this, and note how where nobody has.
+
+    Raises:
+        DataError: it was made otherwise.
+        StoreError: it cannot be noted.
+    """
+    path = folder / SETTINGS
+    if not path.exists():
+        write_atomically(path, (json.dumps(settings, indent=1) + "\n").encode())
+        return
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        other = [f"{name} {found[name]!r} -> {value!r}" for name, value in settings.items() if found[name] != value]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}, which says what the copies beside it are of, cannot be read: {error!r}.") from error
+    if other:
+        raise DataError(
+            f"{folder} holds copies that were made otherwise ({', '.join(other)}), and what is there is not written "
+            "again: choose another folder."
+        )
 
 
 def _write_labels(folder: Path, data: Data) -> None:

@@ -20,7 +20,7 @@ from assay.errors import SettingError
 from assay.evaluation import prepare
 from assay.evaluation.chunks import placement
 from assay.evaluation.corrupted import results as numbers
-from assay.evaluation.corrupted.errors import Baseline
+from assay.evaluation.corrupted.errors import ALEXNET, Baseline
 from assay.evaluation.corrupted.page import draw, render
 from assay.evaluation.corrupted.results import CLEAN_CELL, KIND
 from assay.evaluation.corrupted.source import Cell, Computed, Read, Source
@@ -72,7 +72,10 @@ class Corrupted:
 
     @property
     def mce(self) -> float | None:
-        """The mean corruption error in percent of the baseline's; None without a baseline that knows all of them."""
+        """The mean corruption error in percent of the baseline's.
+
+        None without a baseline that knows all corruptions, and where not all common ones were measured.
+        """
         return self._mean("errors")
 
     @property
@@ -82,8 +85,9 @@ class Corrupted:
 
     def _mean(self, part: str) -> float | None:
         compared = self.results.get("against")
-        mean = compared and compared[part] and compared[part]["mean"]
-        return None if mean is None else 100 * float(mean)
+        if not compared or not compared["whole"] or compared[part] is None or compared[part]["mean"] is None:
+            return None
+        return 100 * float(compared[part]["mean"])
 
     def table(self) -> str:
         """Accuracy by corruption and severity, and the numbers of the whole run."""
@@ -153,6 +157,11 @@ def corrupt(
     if out is None and (resume or overwrite):
         raise SettingError("resume and overwrite speak of a run directory: give out.")
     source = _source(data, data_name, copies, limit, table, seed)
+    if compared is ALEXNET and isinstance(source, Computed) and source.own_table != "imagenet":
+        raise SettingError(
+            "AlexNet's errors are those on ImageNet-C, and images of this size are corrupted with the parameters of "
+            "CIFAR-10-C: take a run of your own as the baseline (or table='imagenet', where they are ImageNet's)."
+        )
     asked = prepare.device(device, 1)
     named = recorded(model) if isinstance(model, str) else None
     module = load_model(model, device=asked or own_device()) if isinstance(model, str) else model

@@ -14,7 +14,7 @@ from assay import __version__
 from assay.corruptions import Corruption
 from assay.drawing.sheet import laid_out
 from assay.drawing.tiles import Tile, fitted
-from assay.evaluation.corrupted.results import KIND
+from assay.evaluation.corrupted.results import KIND, means
 from assay.evaluation.corrupted.source import Cell, Source
 from assay.evaluation.record import Record
 from assay.evaluation.report.environment import fill
@@ -89,8 +89,5 @@ def _means(found: dict[str, Any] | None) -> list[tuple[str, str]]:
     compared = found and found.get("against")
     if not compared:
         return []
-    means = [
-        (name, compared[part] and compared[part]["mean"])
-        for name, part in (("mCE", "errors"), ("Relative mCE", "relative"))
-    ]
-    return [(name, f"{100 * mean:.1f}") for name, mean in means if mean is not None]
+    named = [(f"{name[0].upper()}{name[1:]}" if " " in name else name, mean) for name, mean in means(compared)]
+    return [(name, f"{100 * mean:.1f}") for name, mean in named if mean is not None]

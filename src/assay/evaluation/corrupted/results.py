@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from assay.corruptions import select
 from assay.errors import StoreError
 from assay.evaluation.corrupted.errors import (
     ALEXNET,
@@ -79,9 +80,10 @@ def baseline_of(record: Record) -> Baseline:
 
 
 def against(found: dict[str, Any], baseline: Baseline) -> dict[str, Any]:
-    """Corruption errors, in parts of those of the baseline."""
+    """Corruption errors, in parts of those of the baseline; their mean is mCE where the common ones are whole."""
     cells, clean = cells_of(found), clean_error(found)
     slugs = [each["name"] for each in found["corruptions"] if not each["extra"]]
+    whole = set(slugs) == {kind.slug for kind in select("common")}
 
     def errors(off: float | None) -> dict[str, Any]:
         return {
@@ -94,6 +96,7 @@ def against(found: dict[str, Any], baseline: Baseline) -> dict[str, Any]:
 
     return {
         "baseline": baseline.name,
+        "whole": whole,
         "errors": errors(None),
         "relative": None if clean is None else errors(clean),
     }
@@ -121,12 +124,18 @@ def text(found: dict[str, Any]) -> str:
         )
     console.print(f"mean accuracy  {found['mean_accuracy']:.1%}", highlight=False)
     if compared:
-        for name, part in (("mCE", "errors"), ("relative mCE", "relative")):
-            mean = compared[part] and compared[part]["mean"]
+        for name, mean in means(compared):
             shown = "not known" if mean is None else f"{100 * mean:.1f}"
             console.print(f"{name:<14} {shown} (of {compared['baseline']})", highlight=False)
     assert isinstance(console.file, io.StringIO)
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
+
+
+def means(compared: dict[str, Any]) -> list[tuple[str, float | None]]:
+    """The mean of the corruption errors and that of the relative ones; only of all common corruptions is it mCE."""
+    name = "mCE" if compared["whole"] else "mean CE"
+    values = [compared[part] and compared[part]["mean"] for part in ("errors", "relative")]
+    return list(zip((name, f"relative {name}"), values, strict=True))
 
 
 def _ratio(compared: dict[str, Any], part: str, slug: str) -> str:

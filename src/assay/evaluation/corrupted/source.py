@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, final
 
 import torch
 from torch import Tensor
 
 from assay.corruptions import Corruption
+from assay.corruptions.base import table_of
 from assay.data import Data
 from assay.data.copies import Copies
-from assay.errors import InputError
+from assay.errors import DataError, InputError
 from assay.inputs import check_inputs
 
 Cell = tuple[type[Corruption], int] | None  # a corruption at a severity; None are the clean images
@@ -40,6 +41,11 @@ class Source(Protocol):
         """Whether clean images are there."""
         ...
 
+    @property
+    def by_cell(self) -> bool:
+        """Whether one cell after the other is the cheaper way to read all, or one part after the other."""
+        ...
+
     def fingerprint(self) -> str:
         """Short hash of what the images are made of."""
         ...
@@ -64,6 +70,10 @@ class Computed:
     table: str | None
     seed: int
     has_clean: bool = True
+    by_cell: bool = False
+    _last: dict[tuple[int, int, torch.device], tuple[Tensor, Tensor, Tensor]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def name(self) -> str:
@@ -84,11 +94,20 @@ class Computed:
         """That of the clean images."""
         return self.data.fingerprint()
 
+    @property
+    def own_table(self) -> str:
+        """Whose parameters these images have."""
+        return self.table or table_of(tuple(self.data[0][0].shape))
+
     def batch(self, cell: Cell, start: int, stop: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """Read the clean images and corrupt them."""
-        x, y, index = self.data.batch(start, stop)
-        _check(x, start, stop)
-        x = x.to(device)
+        """Corrupt the clean images, which are read once for all cells of a part."""
+        part = start, stop, device
+        if part not in self._last:
+            x, y, index = self.data.batch(start, stop)
+            _check(x, start, stop)
+            self._last.clear()
+            self._last[part] = x.to(device), y, index
+        x, y, index = self._last[part]
         if cell is None:
             return x, y, index
         kind, severity = cell
@@ -104,11 +123,42 @@ class Read:
         copies: where they are.
         data: the clean images, where they are known.
         limit: use only the first so many images of each cell.
+
+    Raises:
+        DataError: the clean images are not those of the copies.
     """
 
     copies: Copies
     data: Data | None
     limit: int | None
+    by_cell: bool = True
+
+    def __post_init__(self) -> None:
+        if self.data is None:
+            return
+        if len(self.data) != self.samples:
+            raise DataError(
+                f"there are {len(self.data)} clean images and {self.samples} copies of each corruption and severity: "
+                "give the data that the copies were made of, or none."
+            )
+        own, others = self.copies.classes, self.data.classes
+        if own and others and own != others and sorted(own) == sorted(others):
+            raise DataError(
+                f"the classes of the copies are {', '.join(own[:3])}, ... in this order, those of the clean data "
+                f"{', '.join(others[:3])}, ...: labels mean different classes."
+            )
+        if self.data.y is not None and not self._same_labels(self.data.y):
+            raise DataError(
+                "the clean images have other labels than the copies: give the data that the copies were made of, or "
+                "none. (With a limit both must be in one order; class folders take turns.)"
+            )
+
+    def _same_labels(self, clean: Tensor) -> bool:
+        """Whether labels are those of the copies: in any order, but one by one where a limit cuts both."""
+        copied = self.copies.data(next(iter(self.copies.slugs)), 1).y
+        if copied is None or self.samples < len(copied):
+            return copied is None or torch.equal(copied[: self.samples], clean)
+        return torch.equal(copied.sort().values, clean.sort().values)
 
     @property
     def name(self) -> str:

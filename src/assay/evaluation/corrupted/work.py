@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -49,16 +50,20 @@ class Work:
         starts = range(0, settings["samples"], settings["chunk"])
         try:
             with Display(len(cells) * len(starts), show=show) as display:
-                for start in starts:
+                for cell, start in self._order(cells, starts):
                     stop = min(start + settings["chunk"], settings["samples"])
-                    for cell in cells:
-                        right = self._part(cell, start, stop)
-                        counts[cell_name(cell)] += right
-                        display.update(cell_name(cell), *((right, stop - start) if cell else ()))
+                    right = self._part(cell, start, stop)
+                    counts[cell_name(cell)] += right
+                    display.update(cell_name(cell), *((right, stop - start) if cell else ()))
         except BaseException:
             self.record.save("interrupted")
             raise
         return counts
+
+    def _order(self, cells: list[Cell], starts: Iterable[int]) -> list[tuple[Cell, int]]:
+        if self.source.by_cell:
+            return [(cell, start) for cell in cells for start in starts]
+        return [(cell, start) for start in starts for cell in cells]
 
     def _part(self, cell: Cell, start: int, stop: int) -> int:
         """Images of one part that are classified rightly."""
