@@ -11,9 +11,11 @@ from torch import nn
 from assay import defenses, registry
 from assay.models import Defended
 from assay.models.defended import read_defense
+from assay.models.networks import APEGenerator, ConvGenerator, DenseGenerator
 from assay.oracle import is_stochastic
 from assay.rng import Keyed, drawing
 
+OWN = f"{__name__}:"  # networks that defenses bring are MODELs, and these are functions of this file
 TEXTS = (
     "RandomResizePad(lowest=7, final=9)",
     "BitDepth(bits=2)",
@@ -32,7 +34,25 @@ TEXTS = (
     "Smoothed(3.0, draws=25)",
     "Transformed(Noise(0.1), Blur(1.0))",
     "Distilled(20)",
+    f"DefenseGAN('{OWN}generator', restarts=2, steps=30)",
+    f"DefenseGAN('{OWN}conv_generator', restarts=2, steps=5)",
+    f"APEGANDefense('{OWN}ape_generator')",
 )
+
+
+def generator():
+    torch.manual_seed(3)
+    return DenseGenerator(size=8, latent=4, hidden=16).double()
+
+
+def conv_generator():
+    torch.manual_seed(3)
+    return ConvGenerator(size=8, latent=4, width=2).double()
+
+
+def ape_generator():
+    torch.manual_seed(3)
+    return APEGenerator(width=2).double()
 
 
 class Net(nn.Module):
