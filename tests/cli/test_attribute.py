@@ -45,6 +45,27 @@ def test_fail_under_is_the_top_k_intersection(assay):
     assert "0.999 is required" in found.said
 
 
+def test_an_attack_that_does_less_than_chance_is_no_evidence(assay, tmp_path):
+    """Without a random start and a surrogate, the centre's squared shift has no gradient at the clean map."""
+    stuck = (*BASE[:-2], "--attack", "bim:steps=3", "--change", "masscentre", "--beta", "0", "--out", tmp_path / "s")
+    found = assay(*stuck)
+    assert found.code == 0
+    assert "Weak attack" in found.said
+    assert "Weak attack" in (tmp_path / "s" / "report.html").read_text()
+    assert "Weak attack" not in assay(*BASE).said
+
+
+@pytest.mark.parametrize("command", [BASE, ("certify", "digits-mlp", "--data", "digits", "--limit", "8")])
+def test_ctrl_c_tells_how_it_goes_on(assay, tmp_path, monkeypatch, command):
+    def stopped(*arguments, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("assay.evaluation.parts.Asked.in_parts", stopped)
+    found = assay(*command, "--out", tmp_path / "a")
+    assert found.code == 130
+    assert "--resume" in found.said
+
+
 def test_masks_are_read_from_a_file(assay, tmp_path):
     file = tmp_path / "masks.npy"
     np.save(file, np.ones((24, 8, 8), dtype=np.uint8))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from assay import __version__, grammar
 from assay.attributional.comparison import METRICS
+from assay.attributional.summary import WEAK, weak
 from assay.drawing.heat import heat_map
 from assay.drawing.tiles import shares
 from assay.evaluation.record import Record, RunKind
@@ -55,16 +56,17 @@ def render(run: str | Path) -> Path:
         StoreError: it holds no run of this kind, or cannot be written.
     """
     record = Record.open(Path(run), KIND)
-    settings = record.run["settings"]
+    settings, results = record.run["settings"], record.run["results"]
     parts = record.parts
     page = fill(
         "attributional.html.j2",
         "assay.attributional",
         run=record.run,
         settings=settings,
-        results=record.run["results"],
+        results=results,
         metrics=METRICS,
         rows=rows(parts, settings),
+        weak=WEAK if results and weak(results) else None,
         version=__version__,
     )
     path = record.path / FILE

@@ -11,6 +11,11 @@ from torch import Tensor
 
 from assay.attributional.comparison import INSIDE, METRICS, mean
 
+WEAK = (
+    "The attack changed the maps less than one random move of the same size: it found nothing, and its numbers say "
+    "nothing of the model. Take more steps, a random start, or the surrogate (beta above 0)."
+)
+
 
 def summary(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Any]:
     """Results as JSON holds them.
@@ -46,3 +51,9 @@ def summary(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Any]:
         "backwards": float(whole["backwards"].double().mean()),
         "metrics": metrics,
     }
+
+
+def weak(results: Mapping[str, Any]) -> bool:
+    """Whether the attack did less than a random move, by the top-k intersection."""
+    row = results["metrics"].get("top_k")
+    return bool(row and row["attack"] and row["random"]) and row["attack"]["value"] > row["random"]["value"]

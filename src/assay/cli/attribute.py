@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.progress import TimeRemainingColumn
 from rich.table import Table
 
 from assay.cli import options, terminal
@@ -65,8 +66,13 @@ def attribute(
     from assay import grammar
     from assay.attributional import attribute as run
     from assay.attributional.attribute import STEPS, changed_by, explained_by
+    from assay.attributional.summary import WEAK, weak
     from assay.data import load_data
+    from assay.evaluation import folder
+    from assay.evaluation.bar import Bar
 
+    if out is not None:  # before anything is loaded
+        folder.check(out, resume=resume, overwrite=overwrite)
     given = list(settings or ())
     if attack is None and not any(each.partition("=")[0].strip() == "steps" for each in given):
         given.append(f"steps={STEPS}")
@@ -76,12 +82,13 @@ def attribute(
     model, data = options.canonical("model", model), options.canonical("data", data)
     samples, place = load_data(data, limit=limit), options.device(device)
     options.model(model, place, samples, search.threat)
-    with terminal.running(), terminal.bar("{task.fields[now]}", quiet=quiet, left=True) as bar:
-        task = bar.add_task("explanations", total=len(samples), now="")
+    bar = Bar("now", TimeRemainingColumn(), total=len(samples), show=not quiet, description="explanations")
+    with terminal.kept(out), terminal.running(), bar:
 
         def step(done: int, total: int, results: dict[str, Any]) -> None:
-            now = results["metrics"].get("top_k", {}).get("attack")
-            bar.update(task, completed=done, now=f"top-k {now['value']:.1%}" if now else "")
+            left = results["metrics"].get("top_k", {}).get("attack")
+            now = f"top-k intersection {left['value']:.1%}" if left else "none classified rightly"
+            bar.update(done, "explanations", f"{done} of {total} samples: {now}", now=now)
 
         found = run(
             model,
@@ -106,6 +113,9 @@ def attribute(
         )
     if not quiet:
         terminal.people.print(_table(found.results))
+        terminal.people.print(_words(found.results))
+        if weak(found.results):
+            terminal.panel("Weak attack", WEAK, "yellow")
         if found.path:
             for name in ("run.json", "report.html"):
                 terminal.people.print(f"{name:<12} {found.path / name}", soft_wrap=True)
@@ -141,7 +151,7 @@ def _masks(path: Path) -> Tensor:
 def _table(results: dict[str, Any]) -> Table:
     from assay.attributional.comparison import METRICS
 
-    table = Table(box=None, pad_edge=False, caption=_words(results), caption_justify="left", caption_style="")
+    table = Table(box=None, pad_edge=False)
     for heading in ("metric", "unchanged", "attack", "95 % interval", "random"):
         table.add_column(heading, justify="left" if heading == "metric" else "right")
     for key, row in results["metrics"].items():

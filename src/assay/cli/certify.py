@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.progress import TimeRemainingColumn
 from rich.table import Table
 
 from assay.cli import options, terminal
@@ -39,6 +40,7 @@ def certify(
     from assay.certification import certify as run
     from assay.data import load_data
     from assay.evaluation import folder
+    from assay.evaluation.bar import Bar
     from assay.threats import L2
 
     if out is not None:
@@ -47,12 +49,12 @@ def certify(
     place = options.device(device)
     samples: Any = load_data(data, limit=limit)
     target: Any = options.model(model, place, samples, L2(0.0))
-    with terminal.running(), terminal.bar("{task.fields[now]}", quiet=quiet, left=True) as bar:
-        task = bar.add_task("certificates", total=len(samples), now="")
+    bar = Bar("now", TimeRemainingColumn(), total=len(samples), show=not quiet, description="certificates")
+    with terminal.kept(out), terminal.running(), bar:
 
         def step(done: int, total: int, results: dict[str, Any]) -> None:
             now = f"right {results['accuracy']['value']:.1%}, abstained {results['abstained']['value']:.1%}"
-            bar.update(task, completed=done, now=now)
+            bar.update(done, "certificates", f"{done} of {total} samples: {now}", now=now)
 
         found = run(
             target if out is None else model,  # a run is named after the MODEL

@@ -99,7 +99,7 @@ def corrupt(
         folder.check(out, resume=resume, overwrite=overwrite)
     model = options.canonical("model", model)
     target: Any = model if samples is None else options.model(model, place, samples, Linf(0.0))
-    try:
+    with terminal.kept(out):
         found = run(
             target,
             samples,
@@ -119,9 +119,6 @@ def corrupt(
             model_name=recorded(model),
             data_name=data,
         )
-    except KeyboardInterrupt:
-        terminal.panel("Interrupted", terminal.way_on(out), "yellow")
-        raise typer.Exit(terminal.INTERRUPTED) from None
     if as_json:
         terminal.document({"kind": "corruptions", "path": str(out) if out else None, "model": model, **found.results})
     if not quiet:

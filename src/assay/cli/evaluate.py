@@ -118,34 +118,30 @@ def evaluate(
     if devices > 1:  # every process loads its own; here they were only tried
         _check_devices(device)
         target, samples = model, data
-    try:
-        with terminal.running():
-            evaluation = run(
-                target,
-                samples,
-                threat=allowed,
-                suite=stages,
-                defense=defenses or None,
-                surrogate=surrogate,
-                out=out,
-                limit=limit,
-                max_queries=max_queries,
-                total_queries=total_queries,
-                budget=budget,
-                seed=seed,
-                chunk=chunk,
-                devices=devices,
-                device=None if devices > 1 or device is options.DeviceName.auto else place,
-                resume=resume,
-                overwrite=overwrite,
-                save_adv=save_adv,
-                progress=not quiet,
-                model_name=recorded(model),
-                data_name=data,
-            )
-    except KeyboardInterrupt:
-        terminal.panel("Interrupted", terminal.way_on(out), "yellow")
-        raise typer.Exit(terminal.INTERRUPTED) from None
+    with terminal.kept(out), terminal.running():
+        evaluation = run(
+            target,
+            samples,
+            threat=allowed,
+            suite=stages,
+            defense=defenses or None,
+            surrogate=surrogate,
+            out=out,
+            limit=limit,
+            max_queries=max_queries,
+            total_queries=total_queries,
+            budget=budget,
+            seed=seed,
+            chunk=chunk,
+            devices=devices,
+            device=None if devices > 1 or device is options.DeviceName.auto else place,
+            resume=resume,
+            overwrite=overwrite,
+            save_adv=save_adv,
+            progress=not quiet,
+            model_name=recorded(model),
+            data_name=data,
+        )
     if Group.here().rank == 0:
         _tell(evaluation, out, as_json=as_json, quiet=quiet)
     if required is not None:

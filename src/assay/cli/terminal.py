@@ -136,6 +136,20 @@ def running() -> Iterator[None]:
         raise RunError(error) from error
 
 
+@contextmanager
+def kept(out: Path | None) -> Iterator[None]:
+    """Around a run whose parts are kept: Ctrl-C tells how it goes on.
+
+    Raises:
+        Exit: it was stopped.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        panel("Interrupted", way_on(out), "yellow")
+        raise typer.Exit(INTERRUPTED) from None
+
+
 def guarded(command: Callable[P, R]) -> Callable[P, R]:
     """Show every error of a command as a panel and end with its exit code; a traceback only for ASSAY_DEBUG=1."""
 

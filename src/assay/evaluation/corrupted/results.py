@@ -124,9 +124,11 @@ def text(found: dict[str, Any]) -> str:
         )
     console.print(f"mean accuracy  {found['mean_accuracy']:.1%}", highlight=False)
     if compared:
-        for name, mean in means(compared):
+        named = means(compared)
+        width = max(14, *(len(name) for name, _ in named))
+        for name, mean in named:
             shown = "not known" if mean is None else f"{100 * mean:.1f}"
-            console.print(f"{name:<14} {shown} (of {compared['baseline']})", highlight=False)
+            console.print(f"{name:<{width}} {shown} (of {compared['baseline']})", highlight=False)
     assert isinstance(console.file, io.StringIO)
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
 
