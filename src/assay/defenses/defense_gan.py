@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from assay.defenses.base import InputDefense, Model, check_count, with_rejection
 from assay.defenses.generative import Generator, trained
 from assay.defenses.latent import draw, search
+from assay.errors import InputError
 from assay.rng import stream
 from assay.transformations.base import check_range
 
@@ -98,9 +99,13 @@ class DefenseGAN(InputDefense):
     def transform(self, x: Tensor) -> Tensor:
         """The reconstructions."""
         own = next(self._generator.parameters())
-        starts = draw(stream(x), self.restarts, self._generator.latent)
+        starts = draw(stream(x), self.restarts, self._generator.latent).to(own)
+        settings = {"lr": self.lr, "momentum": self.momentum}
         with torch.inference_mode(False), torch.no_grad():
-            wanted = x.detach().to(own, copy=True)
-            z, _ = search(self._generator, wanted, starts.to(own), steps=self.steps, lr=self.lr, momentum=self.momentum)
+            shape = self._generator(starts[:1, 0].clone()).shape[1:]
+            if shape != x.shape[1:]:
+                made, got = ("x".join(map(str, each)) for each in (shape, x.shape[1:]))
+                raise InputError(f"the generator of DefenseGAN makes inputs of shape {made}; got {got}.")
+            z, _ = search(self._generator, x.detach().to(own, copy=True), starts, steps=self.steps, **settings)
             nearest: Tensor = self._generator(z).clamp(0, 1).to(x)
         return nearest
