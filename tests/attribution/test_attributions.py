@@ -197,8 +197,11 @@ def test_what_cannot_be_used_is_refused(net, images):
             wrong()
     with pytest.raises(InputError, match="from 0 to 9"):
         Gradient()(model, x, torch.tensor([0, 9]))
-    with pytest.raises(InputError, match="one number for each"):
-        Gradient()(model, x, torch.tensor([0]))
+    for classes in (torch.tensor([0]), torch.tensor([0.0, 1.0]), torch.tensor([[0], [1]]), 1, [0, 1]):
+        with pytest.raises(InputError, match="classes must be a tensor of one whole number for each of 2"):
+            Gradient()(model, x, classes)
+    with pytest.raises(InputError, match="index must"):
+        Gradient()(model, x, index=torch.arange(3))
     with pytest.raises(InputError, match="images"):
         GradCAM()(model, x[:, 0, 0], torch.tensor([0, 1]))
     with pytest.raises(ModelError, match="no layer 'convo'"):

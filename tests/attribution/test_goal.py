@@ -225,3 +225,14 @@ def test_what_cannot_be_used_is_refused(decided):
             wrong()
     with pytest.raises(SettingError, match="no pixel"):
         Region(height=0.01, width=0.01).amount(goal.before, goal.before, None)
+
+
+@pytest.mark.parametrize("beta", [50.0, None])
+def test_explanations_of_attention_are_attacked_too(beta):
+    """Its fused kernels cannot be derived twice."""
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True)
+    model = nn.Sequential(nn.Unflatten(1, (4, 16)), layer, nn.Flatten(), nn.Linear(64, 3))
+    x = torch.rand(5, 64)
+    result = PGD(threat=THREAT, steps=5)(model, x, Explained.of(model, x, beta=beta))
+    assert bool((result.worth > 0).any())

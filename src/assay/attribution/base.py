@@ -88,9 +88,10 @@ class Attribution(ABC):
             True
         """
         check_inputs(x, ANYWHERE)
+        for name, values in (("classes", classes), ("index", index)):
+            if values is not None and not _numbers(values, len(x)):
+                raise InputError(f"{name} must be a tensor of one whole number for each of {len(x)} inputs.")
         numbers = torch.arange(len(x), device=x.device) if index is None else index.to(x.device)
-        if len(numbers) != len(x) or (classes is not None and len(classes) != len(x)):
-            raise InputError(f"there are {len(x)} inputs; classes and index must hold one number for each.")
         rows = max(1, MicroBatch(model, x, micro_batch).rows // self.passes.forwards)
         found = []
         with evaluating(model), torch.inference_mode(False):
@@ -98,9 +99,15 @@ class Attribution(ABC):
                 some = slice(start, start + rows)
                 part = x[some].detach().clone()
                 with torch.no_grad():
-                    own = logits_of(model, part).argmax(dim=1) if classes is None else classes[some].to(x.device)
+                    own = logits_of(model, part).argmax(dim=1) if classes is None else classes[some].to(x.device).long()
                 found.append(self.explain(model, part, own, draws(seed, numbers[some], x)).map.detach())
         return torch.cat(found)
+
+
+def _numbers(values: Any, count: int) -> bool:
+    """Whether these are so many whole numbers."""
+    whole = isinstance(values, Tensor) and values.dtype in (torch.int64, torch.int32)
+    return whole and tuple(values.shape) == (count,)
 
 
 def draws(seed: int, index: Tensor, x: Tensor) -> Keyed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, final
 
@@ -14,7 +15,7 @@ from assay.attacks.base import evaluating
 from assay.attribution.base import Attribution, Explanation, draws, heat
 from assay.attribution.changes import Change, TopK
 from assay.attribution.gradients import Gradient
-from assay.attribution.surrogate import softplus
+from assay.attribution.surrogate import softplus, twice
 from assay.errors import AccessError, InputError, LossError, SettingError
 from assay.goals import Goal, Look, Passes
 from assay.losses import others
@@ -163,11 +164,9 @@ class Explained(Goal):
     def followed(self, model: Any, x: Tensor) -> Explanation:
         """Logits and maps of its surrogate, with the way back to x."""
         rng = draws(self.seed, self.index, x)
-        if self.beta is None:
+        smooth = nullcontext() if self.beta is None else softplus(model, self.beta)
+        with smooth, twice():
             found = self.attribution.explain(model, x, self.classes, rng, graph=True)
-        else:
-            with softplus(model, self.beta):
-                found = self.attribution.explain(model, x, self.classes, rng, graph=True)
         return Explanation(found.logits, heat(found.map))
 
     def loss(self, output: Any) -> Tensor:

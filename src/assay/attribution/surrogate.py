@@ -1,4 +1,4 @@
-"""Softplus in the place of ReLU, so that gradients have gradients."""
+"""Softplus in the place of ReLU, and attention that can be derived twice, so that gradients have gradients."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from assay.errors import ModelError, SettingError
@@ -56,6 +57,21 @@ def softplus(model: Any, beta: float = 50.0) -> Iterator[None]:
             "beta=None to follow the model as it is."
         )
     with _Smooth(beta):
+        yield
+
+
+@contextmanager
+def twice() -> Iterator[None]:
+    """Inside the block attention is computed step by step: its fused kernels have first derivatives alone.
+
+    Example:
+        >>> x = torch.rand(1, 2, 3, requires_grad=True)
+        >>> with twice():
+        ...     (slope,) = torch.autograd.grad(F.scaled_dot_product_attention(x, x, x).sum(), x, create_graph=True)
+        >>> torch.autograd.grad(slope.square().sum(), x)[0].shape
+        torch.Size([1, 2, 3])
+    """
+    with sdpa_kernel(SDPBackend.MATH):
         yield
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -9,7 +11,7 @@ from torch.nn import functional as F
 
 import assay
 from assay.errors import SettingError, ThreatError
-from assay.training.recipes import ART
+from assay.training.recipes import ART, IGNorm
 
 EPS = 0.1
 
@@ -89,3 +91,14 @@ def test_what_cannot_be_used_is_refused():
             ART(threat=assay.Linf(EPS), **settings)
     with pytest.raises(ThreatError, match="budget"):
         ART(threat=assay.Linf())
+
+
+@pytest.mark.parametrize("recipe", [ART(threat=assay.Linf(EPS)), IGNorm(threat=assay.Linf(EPS), segments=2)], ids=repr)
+def test_networks_with_attention_are_trained(batch, recipe):
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(12, 2, 8, dropout=0.0, batch_first=True)
+    model = nn.Sequential(nn.Flatten(), nn.Unflatten(1, (3, 12)), layer, nn.Flatten(), nn.Linear(36, 5))
+    b = batch()
+    b = replace(b, x=b.x.float())
+    recipe.loss(model, b, recipe.prepare(model, b)).backward()
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in model.parameters())

@@ -13,6 +13,7 @@ from assay.attacks import PGD
 from assay.attribution import softplus
 from assay.attribution.base import back
 from assay.attribution.similarity import largest
+from assay.attribution.surrogate import twice
 from assay.errors import SettingError
 from assay.losses import others
 from assay.threats import Threat
@@ -113,7 +114,7 @@ class ART(Recipe):
 
 def _gradients(model: nn.Module, x: Tensor, y: Tensor, *, graph: bool = True) -> tuple[Tensor, Tensor]:
     """The gradients of the right logit and of the largest wrong one."""
-    with torch.enable_grad():
+    with torch.enable_grad(), twice():
         x = x if x.requires_grad else x.detach().requires_grad_()
         logits = widened(model(x))
         own, rival = logits.gather(1, y[:, None]).sum(), others(logits, y).sum()

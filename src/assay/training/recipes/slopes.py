@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor, nn
 
+from assay.attribution.surrogate import twice
 from assay.training.recipes.base import Batch
 
 
@@ -23,7 +26,7 @@ def slopes(model: nn.Module, batch: Batch, x: Tensor, *, graph: bool = True) -> 
         Returns `(b,)` and `(b, *shape)`.
     """
     x = x if x.requires_grad else x.detach().requires_grad_()
-    with torch.enable_grad():
+    with torch.enable_grad(), twice() if graph else nullcontext():
         values = batch.cross_entropy(model(x), reduction="none")
         (grad,) = torch.autograd.grad(values.sum(), x, create_graph=graph)
     return (values, grad) if graph else (values.detach(), grad)
