@@ -26,12 +26,16 @@ from torch import Tensor, nn
 
 import assay
 from assay import grammar
+from assay.defenses import DefenseGAN
 from assay.defenses.generative import Autoencoder, Density, as_levels
+from assay.defenses.latent import draw
 from assay.models import zoo
-from assay.models.networks import ConvAutoencoder, PixelCNN
+from assay.models.networks import APEGenerator, ConvAutoencoder, DenseGenerator, PixelCNN
+from assay.rng import Keyed, drawing
 
 TRAINED = 45_000
 CHUNK = 500
+SEARCHED = 1_000  # test images that Defense-GAN is tried on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +47,7 @@ class Plan:
     network: type[nn.Module]
     arguments: dict[str, Any]
     recipe: str
+    samples: int = TRAINED
     settings: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -84,6 +89,35 @@ PLANS = {
             "clip": 1.0,
         },
     ),
+    "fashion-wgan-gp": Plan(
+        kind="generator",
+        summary="a small WGAN-GP for Fashion-MNIST, for Defense-GAN",
+        network=DenseGenerator,
+        arguments={"channels": 1, "size": 28, "latent": 128, "hidden": 256},
+        recipe="WGANGP(convolutional=False, width=256, critic_optimizer=Adam(lr=5e-4, betas=(0.0, 0.9)))",
+        samples=60_000,
+        settings={
+            "epochs": 40,
+            "batch": 250,
+            "optimizer": "Adam(lr=5e-4, betas=(0.0, 0.9))",
+            "schedule": "Cosine()",
+            "average": "EMA(decay=0.998)",
+        },
+    ),
+    "fashion-ape-gan": Plan(
+        kind="purifier",
+        summary="the generator of APE-GAN for Fashion-MNIST and fashion-cnn, FGSM of Linf 0.1",
+        network=APEGenerator,
+        arguments={"channels": 1, "width": 16},
+        recipe="APEGAN(attack=FGSM(threat=Linf(0.1)), teacher='fashion-cnn')",
+        samples=60_000,
+        settings={
+            "epochs": 2,
+            "batch": 64,
+            "optimizer": "Adam(lr=2e-4, betas=(0.5, 0.999))",
+            "schedule": "Constant()",
+        },
+    ),
 }
 
 
@@ -92,7 +126,7 @@ def train(plan: Plan, data: assay.Data, out: Path, options: argparse.Namespace) 
     settings = plan.settings if options.epochs is None else plan.settings | {"epochs": options.epochs}
     assay.train(
         plan.expression,
-        data.take(min(TRAINED, options.limit or TRAINED)),
+        data.take(min(plan.samples, options.limit or plan.samples)),
         recipe=grammar.recipe(plan.recipe),
         out=out,
         resume=True,
@@ -134,9 +168,57 @@ def bits(model: Density, trained: assay.Data, test: assay.Data) -> dict[str, flo
     }
 
 
+def searched(model: nn.Module, trained: assay.Data, test: assay.Data) -> dict[str, float]:
+    """What Defense-GAN leaves of test images, beside what it starts from, and how well they are still recognised."""
+    x, y, index = test.batch(0, SEARCHED)
+    defense, classifier = DefenseGAN(model), assay.load_model("fashion-cnn")
+    mean = trained.batch(0, len(trained))[0].mean(dim=0)
+    with torch.inference_mode(), drawing(Keyed(0, index)):
+        shown = defense.transform(x)
+        starts = draw(Keyed(0, index), defense.restarts, model.latent).flatten(0, 1)
+        begun = model(starts).reshape(len(x), -1, *x.shape[1:])
+        left = (shown - x).square().flatten(1).mean(dim=1)
+        return {
+            "samples": len(x),
+            "restarts": defense.restarts,
+            "steps": defense.steps,
+            "squared_error": float(left.mean()),
+            "squared_error_95_percent": float(left.quantile(0.95)),
+            "squared_error_of_the_best_start": float((begun - x[:, None]).square().flatten(2).mean(2).amin(1).mean()),
+            "squared_error_of_the_mean_image": float((mean - x).square().mean()),
+            "accuracy_of_fashion_cnn": accuracy(classifier, x, y),
+            "accuracy_of_fashion_cnn_on_reconstructions": accuracy(classifier, shown, y),
+        }
+
+
+def cleaned(model: nn.Module, trained: assay.Data, test: assay.Data) -> dict[str, float]:
+    """How near adversarial test images come to the clean ones, and how well both are recognised, before and after."""
+    del trained
+    x, y, _ = test.batch(0, len(test))
+    classifier = assay.load_model("fashion-cnn")
+    moved = assay.attacks.FGSM(threat=assay.Linf(0.1)).perturb(classifier, x, y)
+    with torch.inference_mode():
+        back, kept = model(moved), model(x)
+        return {
+            "squared_error": float((back - x).square().mean()),
+            "squared_error_before": float((moved - x).square().mean()),
+            "accuracy_of_fashion_cnn": accuracy(classifier, x, y),
+            "accuracy_of_fashion_cnn_cleaned": accuracy(classifier, kept, y),
+            "accuracy_under_fgsm": accuracy(classifier, moved, y),
+            "accuracy_under_fgsm_cleaned": accuracy(classifier, back, y),
+        }
+
+
+def accuracy(classifier: nn.Module, x: Tensor, y: Tensor) -> float:
+    """The share of right decisions."""
+    return float((classifier(x).argmax(dim=1) == y).double().mean())
+
+
 MEASURES: dict[str, Callable[[Any, assay.Data, assay.Data], dict[str, float]]] = {
     "autoencoder": reconstruction,
     "density": bits,
+    "generator": searched,
+    "purifier": cleaned,
 }
 
 
@@ -170,7 +252,7 @@ def write_card(name: str, training: dict[str, Any], trained: assay.Data, test: a
         },
         "threat": None,
         "training": training,
-        "measured": measured | {"samples": len(test)},
+        "measured": {"samples": len(test)} | measured,
         "versions": {"assay": assay.__version__, "torch": str(torch.__version__)},
         "date": datetime.datetime.now(tz=datetime.timezone.utc).date().isoformat(),
     }
