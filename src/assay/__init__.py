@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from assay.data import Data as Data
     from assay.data import load_data as load_data
     from assay.drawing import picture as picture
+    from assay.evaluation.calibrate import calibrate as calibrate
     from assay.evaluation.corrupted import Corrupted as Corrupted
     from assay.evaluation.corrupted.corrupt import corrupt as corrupt
     from assay.evaluation.evaluate import evaluate as evaluate
@@ -88,6 +89,7 @@ _HOMES = {
     "Universal": "assay.universal",
     "UniversalPatch": "assay.universal",
     "attribute": "assay.attributional",
+    "calibrate": "assay.evaluation.calibrate",
     "certify": "assay.certification",
     "corrupt": "assay.evaluation.corrupted",
     "defend": "assay.models",

@@ -24,7 +24,7 @@ SPACE = "\N{NO-BREAK SPACE}"
 def history(*rows):
     return [
         {"epoch": k + 1, "step": k, "lr": 0.1, "loss": loss, "clean": clean, "robust": robust,
-         "images_per_second": 5.0, "seconds": 2.0}
+         "quality": None, "images_per_second": 5.0, "seconds": 2.0}
         for k, (loss, clean, robust) in enumerate(rows)
     ]  # fmt: skip
 

@@ -12,8 +12,8 @@ from torch import nn
 import assay
 from assay.training.tensorboard import note
 
-ROW = {"epoch": 2, "step": 9, "lr": 0.1, "loss": 1.5, "clean": 0.5, "robust": None, "images_per_second": 7.0,
-       "seconds": 1.0}  # fmt: skip
+ROW = {"epoch": 2, "step": 9, "lr": 0.1, "loss": 1.5, "clean": 0.5, "robust": None, "quality": None,
+       "images_per_second": 7.0, "seconds": 1.0}  # fmt: skip
 
 
 @pytest.fixture

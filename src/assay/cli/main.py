@@ -12,6 +12,7 @@ from assay import __version__
 from assay.cli import (
     attack,
     attribute,
+    calibrate,
     catalog,
     certify,
     corrupt,
@@ -36,6 +37,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("evaluate")(evaluate.evaluate)
+app.command("calibrate")(calibrate.calibrate)
 app.command("certify")(certify.certify)
 app.command("attack")(attack.attack)
 app.command("corrupt")(corrupt.corrupt)

@@ -5,8 +5,11 @@ from assay.defenses.averaged import RSE, Averaged, Smoothed
 from assay.defenses.base import Defense, InputDefense, through, with_rejection
 from assay.defenses.defense_gan import DefenseGAN
 from assay.defenses.denoising import MedianFilter, TotalVariation
+from assay.defenses.detector import Detector
 from assay.defenses.distilled import Distilled
+from assay.defenses.magnet import MagNet
 from assay.defenses.noise import InputNoise, NoiseLayers, insert_noise
+from assay.defenses.pixel_defend import DensityDetector, PixelDefend, p_values
 from assay.defenses.quantisation import BitDepth, Thermometer
 from assay.defenses.resize_pad import RandomResizePad
 from assay.defenses.transformed import JPEGDefense, Transformed
@@ -18,18 +21,23 @@ __all__ = [
     "BitDepth",
     "Defense",
     "DefenseGAN",
+    "DensityDetector",
+    "Detector",
     "Distilled",
     "InputDefense",
     "InputNoise",
     "JPEGDefense",
+    "MagNet",
     "MedianFilter",
     "NoiseLayers",
+    "PixelDefend",
     "RandomResizePad",
     "Smoothed",
     "Thermometer",
     "TotalVariation",
     "Transformed",
     "insert_noise",
+    "p_values",
     "through",
     "with_rejection",
 ]

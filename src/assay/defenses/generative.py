@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import TypeVar, final
+from collections.abc import Callable
+from typing import Any, TypeVar, final
 
 from torch import Tensor, nn
 
 from assay import registry
+from assay.defenses.base import through
 from assay.defenses.logistic_mixture import LEVELS, LogisticMixture
 from assay.errors import ModelError, SettingError
 from assay.threats.additive import widened
@@ -104,8 +106,15 @@ class WholeScan(Scan):
 
 
 def as_levels(x: Tensor) -> Tensor:
-    """Values in [0, 1] as the nearest of 256 levels, whole numbers of the same type."""
-    return (x * (LEVELS - 1)).round().clamp(0, LEVELS - 1)
+    """Values in [0, 1] as the nearest of 256 levels, whole numbers of the same type; gradients pass the rounding."""
+    wide = x * (LEVELS - 1)
+    return through(wide.round().clamp(0, LEVELS - 1), wide)
+
+
+def called(call: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """The answer of a network, or of one of its methods, which is asked in the type of its own weights."""
+    network: Any = getattr(call, "__self__", call)
+    return call(x.to(next(network.parameters()).dtype)).to(x.dtype)
 
 
 class Generator(nn.Module, ABC):
@@ -149,3 +158,8 @@ def trained(who: str, name: str, given: str | nn.Module, kind: type[Kind]) -> Ki
             f"folder of its training; got {what}."
         )
     return found.eval().requires_grad_(False)
+
+
+def name_of(given: str | nn.Module) -> str:
+    """The text of a setting that names a network, which a defense is written with."""
+    return given if isinstance(given, str) else repr(given)

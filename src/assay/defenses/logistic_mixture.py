@@ -47,7 +47,7 @@ class LogisticMixture:
 
     def __init__(self, numbers: Tensor, channels: int) -> None:
         pairs = channels * (channels - 1) // 2
-        parts = numbers.unflatten(1, (1 + 2 * channels + pairs, -1))
+        parts = numbers.reshape(len(numbers), 1 + 2 * channels + pairs, -1, *numbers.shape[2:])
         self.channels = channels
         self.weights = parts[:, 0].log_softmax(dim=1)
         self.means = parts[:, 1 : 1 + channels]
@@ -63,7 +63,7 @@ class LogisticMixture:
         """The logarithm of the probability of pixels, `(b, c, *places)` in 0 to 255; `(b, *places)`."""
         joint = self.weights
         for channel in range(self.channels):
-            joint = joint + self._mass(channel, levels[:, channel, None], [levels[:, c] for c in range(channel)])
+            joint = joint + self._mass(channel, levels[:, channel], [levels[:, c] for c in range(channel)])
         return joint.logsumexp(dim=1)
 
     def conditional(self, known: list[Tensor], values: Tensor) -> Tensor:
@@ -71,31 +71,38 @@ class LogisticMixture:
 
         Args:
             known: levels of the channels before, `(b,)` each.
-            values: levels, `(b, n)`.
+            values: levels that follow each other, `(b, n)`.
         """
         joint = self.weights
         for channel, level in enumerate(known):
-            joint = joint + self._mass(channel, level[:, None], known[:channel])
+            joint = joint + self._mass(channel, level, known[:channel])
         joint = joint - joint.logsumexp(dim=1, keepdim=True)
-        mass = self._mass(len(known), values[:, None], [level[:, None] for level in known], at_many=True)
+        mean, inverse = (each[:, :, None] for each in self._logistic(len(known), known))
+        edges = _scaled(torch.cat([values, values[:, -1:] + 1], dim=1), mean)[:, None] - _HALF
+        u = inverse * (edges - mean)
+        below = F.logsigmoid(u)
+        mass = _between(below[:, :, 1:], (below - u)[:, :, :-1], inverse, values[:, None])
         return (joint[:, :, None] + mass).logsumexp(dim=1)
 
-    def _mass(self, channel: int, level: Tensor, known: list[Tensor], *, at_many: bool = False) -> Tensor:
-        """The logarithm of the mass of levels of a channel under each component."""
-        mean, log_scale = self.means[:, channel], self.log_scales[:, channel]
-        first = channel * (channel - 1) // 2
-        factors = [self.factors[:, first + place] for place in range(channel)]
-        if at_many:
-            mean, log_scale = mean[:, :, None], log_scale[:, :, None]
-            factors = [factor[:, :, None] for factor in factors]
-        for factor, before in zip(factors, known, strict=True):
-            mean = mean + factor * _scaled(before[:, None], mean)
-        inverse = torch.exp(-log_scale)
-        centre = _scaled(level, mean) - mean
-        below = F.logsigmoid(inverse * (centre + _HALF))
-        above = F.logsigmoid(-inverse * (centre - _HALF))
-        inner = below + above + torch.log(-torch.expm1(-2 * _HALF * inverse))
-        return torch.where(level == 0, below, torch.where(level == LEVELS - 1, above, inner))
+    def _mass(self, channel: int, level: Tensor, known: list[Tensor]) -> Tensor:
+        """The logarithm of the mass of a level of a channel under each component."""
+        mean, inverse = self._logistic(channel, known)
+        centre = _scaled(level[:, None], mean) - mean
+        below, above = F.logsigmoid(inverse * (centre + _HALF)), F.logsigmoid(-inverse * (centre - _HALF))
+        return _between(below, above, inverse, level[:, None])
+
+    def _logistic(self, channel: int, known: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Mean and inverse scale of a channel, given those before it."""
+        mean, first = self.means[:, channel], channel * (channel - 1) // 2
+        for place, before in enumerate(known):
+            mean = mean + self.factors[:, first + place] * _scaled(before[:, None], mean)
+        return mean, torch.exp(-self.log_scales[:, channel])
+
+
+def _between(below: Tensor, above: Tensor, inverse: Tensor, level: Tensor) -> Tensor:
+    """The logarithm of the mass of levels, from those below their upper edges and above their lower ones."""
+    inner = below + above + torch.log(-torch.expm1(-2 * _HALF * inverse))
+    return torch.where(level == 0, below, torch.where(level == LEVELS - 1, above, inner))
 
 
 def _scaled(level: Tensor, like: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from assay.registry.entry import Entry
 _GUO = "Guo et al. 2018, https://arxiv.org/abs/1711.00117"
 _SQUEEZING = "Xu et al. 2018, https://arxiv.org/abs/1704.01155"
 _COHEN = "Cohen et al. 2019, https://arxiv.org/abs/1902.02918"
+_SONG = "Song et al. 2018, https://arxiv.org/abs/1710.10766"
 _RSE = "Liu et al. 2018, https://arxiv.org/abs/1712.00673"
 
 DEFENSES: tuple[Entry, ...] = tuple(
@@ -36,6 +37,17 @@ DEFENSES: tuple[Entry, ...] = tuple(
             "DefenseGAN",
             "what a generator makes that is nearest to the input",
             "Samangouei et al. 2018, https://arxiv.org/abs/1805.06605",
+        ),
+        (
+            "PixelDefend",
+            "the likeliest image near the input, pixel by pixel",
+            _SONG,
+        ),
+        ("DensityDetector", "rejects images that a density finds unlikely", _SONG),
+        (
+            "MagNet",
+            "autoencoders: what they cannot find again is rejected, the rest is seen after one of them",
+            "Meng and Chen 2017, https://arxiv.org/abs/1705.09064",
         ),
         (
             "APEGANDefense",

@@ -147,7 +147,8 @@ def read_metrics(folder: Path) -> list[Row]:
 
 def _row(line: dict[str, str]) -> Row:
     whole = ("epoch", "step")
-    return {name: int(line[name]) if name in whole else float(line[name]) if line[name] else None for name in COLUMNS}
+    cells = {name: line.get(name) for name in COLUMNS}
+    return {name: int(cell or "") if name in whole else float(cell) if cell else None for name, cell in cells.items()}
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any] | None:

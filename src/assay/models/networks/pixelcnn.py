@@ -19,7 +19,8 @@ class PixelCNN(Density):
     """Two streams of gated residual blocks with shifted convolutions, and a logistic mixture for each pixel.
 
     The upper stream sees the rows above a pixel, with convolutions of 2x3; the left stream also sees what is left of
-    it, with convolutions of 2x2, and takes the upper one in. Block k reaches `dilations[k]` pixels further per convolution.
+    it, with convolutions of 2x2, and takes the upper one in. Each convolution of block k reaches `dilations[k]` pixels
+    further.
 
     Args:
         channels: channels of the images.
@@ -125,7 +126,8 @@ class GatedBlock(nn.Module):
             h = h + self.mix(paired(other))
         h = F.dropout(paired(h), self.dropout, self.training)
         a, b = self.second(self._padded(h)).chunk(2, dim=1)
-        return x + a * torch.sigmoid(b)
+        gated: Tensor = x + a * torch.sigmoid(b)
+        return gated
 
     def _padded(self, x: Tensor) -> Tensor:
         """Zeros above, left and, for the wide kernel, right, so that the size stays."""
