@@ -56,7 +56,7 @@ class Plan:
         return f"{self.network.__name__}({', '.join(f'{name}={value!r}' for name, value in self.arguments.items())})"
 
 
-MAGNET = {"epochs": 40, "batch": 256, "optimizer": "Adam(lr=5e-3)", "schedule": "Cyclic(peak=0.1)"}
+MAGNET = {"epochs": 10, "batch": 64, "optimizer": "Adam(lr=1e-2)", "schedule": "Cyclic(peak=0.1)"}
 PLANS = {
     "fashion-ae-1": Plan(
         kind="autoencoder",
