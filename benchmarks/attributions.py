@@ -26,7 +26,7 @@ from recipes import THREAT as TRAINED
 from recipes import train_one
 
 import assay
-from assay.attribution import Gradient, GradientTimesInput, IntegratedGradients
+from assay.attribution import GradCAM, Gradient, GradientTimesInput, IntegratedGradients
 from assay.attributional.comparison import METRICS
 
 HERE = Path(__file__).resolve().parent
@@ -51,7 +51,10 @@ def beside_captum() -> dict[str, float] | None:
 
     model = assay.load_model("fashion-cnn")
     x, y, _ = assay.load_data("fashion-mnist", limit=16).batch(0, 16)
+    last = [module for module in model.modules() if isinstance(module, torch.nn.Conv2d)][-1]
+    cam = attr.LayerGradCam(model, last).attribute(x, target=y, relu_attributions=True)
     theirs = {
+        GradCAM(): attr.LayerAttribution.interpolate(cam, x.shape[2:], "bilinear"),
         Gradient(): attr.Saliency(model).attribute(x.clone().requires_grad_(), target=y, abs=False),
         GradientTimesInput(): attr.InputXGradient(model).attribute(x.clone().requires_grad_(), target=y),
         IntegratedGradients(): attr.IntegratedGradients(model).attribute(x, torch.zeros_like(x), target=y, n_steps=50),
