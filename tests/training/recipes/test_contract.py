@@ -1,4 +1,4 @@
-"""What holds for every registered recipe: what it may touch, where its inputs lie, and what its draws depend on."""
+"""What holds for every registered recipe of classifiers: what it may touch, where its inputs lie, and what its draws depend on."""
 
 from __future__ import annotations
 
@@ -10,9 +10,16 @@ import torch
 
 import assay
 from assay import grammar, registry
+from assay.training.recipes import GenerativeRecipe
+
+
+def isgenerative(made):
+    """Whether a recipe trains no classifier: those are in `test_generative.py`."""
+    return isinstance(made, type) and issubclass(made, GenerativeRecipe)
+
 
 THREAT = assay.Linf(0.1)
-RECIPES = registry.names("recipe")
+RECIPES = [entry.name for entry in registry.entries("recipe") if not isgenerative(entry.load())]
 TEXTS = {  # what a name alone does not say
     "MultiThreat": "MultiThreat(attacks=[PGD(steps=3), FGSM()])",
     "Distillation": "Distillation(temperature=1)",  # its gradients are too small to see at 100

@@ -14,6 +14,7 @@ from assay.errors import SettingError
 from assay.threats import Threat
 from assay.training.ranges import check_range
 from assay.training.recipes.base import Batch, Recipe, Views, kept_buffers
+from assay.training.recipes.generative import GenerativeRecipe
 
 
 @final
@@ -56,6 +57,8 @@ class AWP(Recipe):
     def __post_init__(self) -> None:
         if not isinstance(self.recipe, Recipe):
             raise SettingError(f"recipe is what AWP goes around, such as TRADES(...); got {self.recipe!r}.")
+        if isinstance(self.recipe, GenerativeRecipe):
+            raise SettingError(f"AWP goes around a recipe for classifiers; got {self.recipe!r}.")
         check_range(self, "gamma")
         check_range(self, "warmup")
 
