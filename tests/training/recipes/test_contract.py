@@ -1,4 +1,4 @@
-"""What holds for every registered recipe of classifiers: what it may touch, where its inputs lie, and what its draws depend on."""
+"""What holds for every recipe of classifiers: what it may touch, where its inputs lie, and what its draws depend on."""
 
 from __future__ import annotations
 

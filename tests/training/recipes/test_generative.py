@@ -79,8 +79,8 @@ def test_likelihood_is_bits_of_a_code():
 @pytest.mark.parametrize(("recipe", "network"), RUNS)
 def test_it_learns_and_the_lowest_is_kept(recipe, network, tmp_path):
     found = assay.train(
-        network, images(), recipe=recipe, epochs=4, batch=8, optimizer="Adam(lr=0.03)", validation=8, out=tmp_path / "r",
-        progress=False,
+        network, images(), recipe=recipe, epochs=4, batch=8, optimizer="Adam(lr=0.03)", validation=8, progress=False,
+        out=tmp_path / "r",
     )  # fmt: skip
     told = [row["quality"] for row in found.history]
     assert told[-1] < told[0]
