@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 import assay
-from assay.defenses import DefenseGAN
+from assay.defenses import RSE, APEGANDefense, DefenseGAN, RandomResizePad, ReconstructionDetector
 from assay.defenses.generative import Generator
 from assay.defenses.latent import draw, search
 from assay.errors import InputError, ModelError, SettingError
 from assay.models import Defended
-from assay.models.networks import ConvGenerator, DenseGenerator
+from assay.models.networks import APEGenerator, ConvGenerator, DenseGenerator
 from assay.rng import Keyed
 
 
@@ -141,17 +141,35 @@ def test_far_inputs_are_rejected_and_near_ones_are_not():
     near = generator(torch.randn(5, 3, dtype=torch.float64) * 0.2).detach().clamp(0, 1)
     x = torch.cat([near, 1 - images(5).round()])
     head = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).double()
-    free = Defended(head, DefenseGAN(generator, restarts=1, steps=400, lr=4.0))
-    shown = free.defenses[0].transform(x)
+    defense = DefenseGAN(generator, restarts=1, steps=400, lr=4.0)
+    shown = defense.transform(x)
     left = (x - shown).square().flatten(1).mean(dim=1)
     threshold = float((left[:5].max() + left[5:].min()) / 2)
-    model = Defended(head, DefenseGAN(generator, restarts=1, steps=400, lr=4.0, threshold=threshold))
+    model = Defended(head, ReconstructionDetector(defense, thresholds=(threshold,)))
     assert model.rejects
-    assert not free.rejects
     answers = model(x.requires_grad_())
     assert (answers.argmax(dim=1) == 3).tolist() == [False] * 5 + [True] * 5
-    (grad,) = torch.autograd.grad((answers[:, 3] - answers[:, :3].amax(dim=1)).sum(), x)
+    assert torch.allclose(answers[:, :3], head(shown), atol=1e-6)
+    (grad,) = torch.autograd.grad(threshold * (answers[:, 3] - answers[:, :3].amax(dim=1)).sum(), x)
     assert torch.allclose(grad, 2 / 16 * (x - shown), atol=1e-6)  # z* does not move the distance in first order
+
+
+def test_a_threshold_is_found_from_clean_inputs_by_the_share_that_it_rejects():
+    generator, x = Affine(shortcut=True), images(40)
+    detector = ReconstructionDetector(DefenseGAN(generator, restarts=1, steps=400, lr=4.0))
+    found = assay.calibrate(nn.Flatten(), (x, torch.zeros(40, dtype=torch.int64)), detector, drop=0.1)
+    rejected = Defended(nn.Flatten(), found)(x, seed=0).argmax(dim=1) == 16
+    assert int(rejected.sum()) == 4
+
+
+def test_the_change_of_an_exact_purifier_is_followed_exactly():
+    purifier = APEGANDefense(made(APEGenerator, width=2))
+    x = images(2).requires_grad_()
+    score = ReconstructionDetector(purifier, (1.0,)).judged(nn.Flatten(), x)[0]
+    wanted = (x - purifier.transform(x)).square().flatten(1).mean(dim=1)
+    assert torch.equal(score[:, 0], wanted)
+    found, exact = (torch.autograd.grad(each.sum(), x, retain_graph=True)[0] for each in (score, wanted))
+    assert torch.allclose(found, exact)
 
 
 def test_the_gradient_of_the_distance_is_that_of_finite_differences():
@@ -178,12 +196,17 @@ def test_training_around_it_leaves_the_generator_alone():
 
 def test_settings_that_make_no_sense_are_refused():
     generator = made(DenseGenerator, size=4, latent=3, hidden=8)
-    for settings in ({"restarts": 0}, {"steps": 0}, {"momentum": 1.5}, {"lr": -1.0}, {"threshold": -1.0}):
+    for settings in ({"restarts": 0}, {"steps": 0}, {"momentum": 1.5}, {"lr": -1.0}):
         with pytest.raises(SettingError, match=next(iter(settings))):
             DefenseGAN(generator, **settings)
     with pytest.raises(SettingError, match="Generator"):
         DefenseGAN("fashion-cnn")
     with pytest.raises(ModelError, match="no model named"):
         DefenseGAN("fashion-gun")
+    for defense in (RSE(), generator):
+        with pytest.raises(SettingError, match="in front of the model"):
+            ReconstructionDetector(defense)
+    with pytest.raises(SettingError, match="shape"):
+        Defended(nn.Identity(), ReconstructionDetector(RandomResizePad(), (0.1,)))(torch.rand(2, 1, 28, 28))
     with pytest.raises(InputError, match="1x4x4"):
         Defended(nn.Identity(), DefenseGAN(generator, 1, 1))(torch.rand(2, 1, 5, 5))

@@ -11,6 +11,7 @@ from assay.defenses.magnet import MagNet
 from assay.defenses.noise import InputNoise, NoiseLayers, insert_noise
 from assay.defenses.pixel_defend import DensityDetector, PixelDefend, p_values
 from assay.defenses.quantisation import BitDepth, Thermometer
+from assay.defenses.reconstruction_detector import ReconstructionDetector
 from assay.defenses.resize_pad import RandomResizePad
 from assay.defenses.transformed import JPEGDefense, Transformed
 
@@ -32,6 +33,7 @@ __all__ = [
     "NoiseLayers",
     "PixelDefend",
     "RandomResizePad",
+    "ReconstructionDetector",
     "Smoothed",
     "Thermometer",
     "TotalVariation",

@@ -7,7 +7,7 @@ from typing import final
 from torch import Tensor, nn
 
 from assay.defenses.base import InputDefense
-from assay.defenses.generative import Autoencoder, trained
+from assay.defenses.generative import Autoencoder, called, name_of, trained
 
 
 @final
@@ -40,7 +40,7 @@ class APEGANDefense(InputDefense):
     def __init__(self, generator: str | nn.Module) -> None:
         super().__init__()
         self._generator = trained("APEGANDefense", "generator", generator, Autoencoder)  # type: ignore[type-abstract]
-        self.generator = generator if isinstance(generator, str) else repr(generator)
+        self.generator = name_of(generator)
 
     def train(self, mode: bool = True) -> APEGANDefense:
         """The generator stays as it was trained."""
@@ -50,5 +50,4 @@ class APEGANDefense(InputDefense):
 
     def transform(self, x: Tensor) -> Tensor:
         """The cleaned images."""
-        cleaned: Tensor = self._generator(x.to(next(self._generator.parameters()))).to(x)
-        return cleaned
+        return called(self._generator, x)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor, nn
 
-from assay.defenses.base import InputDefense, Model, check_count, with_rejection
-from assay.defenses.generative import Generator, trained
+from assay.defenses.base import InputDefense, check_count
+from assay.defenses.generative import Generator, name_of, trained
 from assay.defenses.latent import draw, search
 from assay.errors import InputError
 from assay.rng import stream
@@ -22,9 +22,8 @@ class DefenseGAN(InputDefense):
     $$v \leftarrow m v + \nabla_z \tfrac1d \lVert G(z) - x \rVert_2^2, \qquad z \leftarrow z - \eta v,
       \qquad z_0 \sim N(0, 1 / \text{latent})$$
 
-    with a tenth of the rate in the last fifth of the steps. The gradient counts all this as the identity. With a
-    `threshold` inputs are rejected whose reconstruction is farther away; the gradient of that distance is exact, since
-    z* does not move it in first order.
+    with a tenth of the rate in the last fifth of the steps. The gradient counts all this as the identity.
+    `ReconstructionDetector(DefenseGAN(...))` is the paper's detector, by the distance that is left.
 
     Broken by BPDA with the identity, and by a search in z for an image of the generator that is itself adversarial.
 
@@ -35,7 +34,6 @@ class DefenseGAN(InputDefense):
         steps: L, of each descent.
         lr: eta.
         momentum: m.
-        threshold: the largest mean square of `G(z*) - x` that is let through; None for all.
 
     Raises:
         SettingError: a setting is out of range, or the generator is none.
@@ -43,8 +41,7 @@ class DefenseGAN(InputDefense):
         InputError: on a call, the inputs have another shape than what the generator makes.
 
     Deviations:
-        The paper reports on thresholds of the distance and answers in any case; here inputs beyond it are rejected.
-        The step from z to the image is cut to [0, 1] at the end.
+        What the generator makes is cut to [0, 1] before the model sees it.
 
     References:
         Samangouei, Kabkab, Chellappa, "Defense-GAN: protecting classifiers against adversarial attacks using generative
@@ -70,31 +67,20 @@ class DefenseGAN(InputDefense):
         steps: int = 200,
         lr: float = 10.0,
         momentum: float = 0.7,
-        threshold: float | None = None,
     ) -> None:
         super().__init__()
         self._generator = trained("DefenseGAN", "generator", generator, Generator)
-        self.generator = generator if isinstance(generator, str) else repr(generator)
+        self.generator = name_of(generator)
         self.restarts = check_count("DefenseGAN", "restarts", restarts, 1)
         self.steps = check_count("DefenseGAN", "steps", steps, 1)
         self.lr = check_range("DefenseGAN", "lr", lr, 0, float("inf"))
         self.momentum = check_range("DefenseGAN", "momentum", momentum, 0, 1)
-        self.threshold = None if threshold is None else check_range("DefenseGAN", "threshold", threshold, 0, 1)
-        self.rejects = threshold is not None
 
     def train(self, mode: bool = True) -> DefenseGAN:
         """The generator stays as it was trained."""
         super().train(mode)
         self._generator.eval()
         return self
-
-    def forward(self, model: Model, x: Tensor) -> Any:
-        """The model's answer to the reconstructions, with one output more where there is a threshold."""
-        if self.threshold is None:
-            return super().forward(model, x)
-        shown = self.shown(x)
-        left = (x - shown.detach()).square().flatten(1).mean(dim=1)
-        return with_rejection(model(shown), left - self.threshold)
 
     def transform(self, x: Tensor) -> Tensor:
         """The reconstructions."""

@@ -50,6 +50,11 @@ DEFENSES: tuple[Entry, ...] = tuple(
             "Meng and Chen 2017, https://arxiv.org/abs/1705.09064",
         ),
         (
+            "ReconstructionDetector",
+            "inputs that another defense changes much are rejected",
+            "Samangouei et al. 2018, https://arxiv.org/abs/1805.06605",
+        ),
+        (
             "APEGANDefense",
             "what a generator that learned to undo perturbations makes of the input",
             "Shen et al. 2017, https://arxiv.org/abs/1707.05474",
