@@ -7,12 +7,13 @@ import torch
 from torch import nn
 
 import assay
+from assay import grammar
 from assay.defenses import RSE, APEGANDefense, DefenseGAN, RandomResizePad, ReconstructionDetector
 from assay.defenses.generative import Generator
 from assay.defenses.latent import draw, search
 from assay.errors import InputError, ModelError, SettingError
-from assay.models import Defended
-from assay.models.networks import APEGenerator, ConvGenerator, DenseGenerator
+from assay.models import Defended, saved
+from assay.models.networks import APEGenerator, ConvGenerator, DenseGenerator, SmallCNN
 from assay.rng import Keyed
 
 
@@ -182,6 +183,25 @@ def test_the_gradient_of_the_distance_is_that_of_finite_differences():
     direction = images(1).sub(0.5)
     slope = (left(x + 1e-5 * direction) - left(x - 1e-5 * direction)) / 2e-5
     assert float(slope) == pytest.approx(float((2 / 16 * (x - generator(z)) * direction).sum().detach()), rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["DefenseGAN", "ReconstructionDetector", "APEGANDefense"])
+def test_saved_and_loaded_it_gives_the_same_predictions(tmp_path, kind):
+    network = "APEGenerator(width=2)" if kind == "APEGANDefense" else "DenseGenerator(size=8, latent=3, hidden=8)"
+    torch.manual_seed(2)
+    saved.save(tmp_path / "own", network, grammar.named(network, nn.Module).state_dict(), {})
+    call = {
+        "APEGANDefense": "APEGANDefense({!r})",
+        "DefenseGAN": "DefenseGAN({!r}, restarts=2, steps=20)",
+        "ReconstructionDetector": "ReconstructionDetector(DefenseGAN({!r}, restarts=2, steps=20), thresholds=(0.08,))",
+    }[kind].format(str(tmp_path / "own"))
+    model = assay.defend(SmallCNN(channels=1, size=8).eval(), call)
+    saved.save(tmp_path / "net", f"Defended('SmallCNN(channels=1, size=8)', {call})", model.state_dict(), {})
+    again, x = assay.load_model(str(tmp_path / "net")), images(6, side=8).float()
+    index = torch.tensor([4, 2, 9, 0, 1, 7])
+    answer = model(x, seed=7, index=index)
+    assert torch.equal(again(x, seed=7, index=index), answer)
+    assert torch.equal(model(x, seed=8, index=index), answer) is (kind == "APEGANDefense")
 
 
 def test_training_around_it_leaves_the_generator_alone():
