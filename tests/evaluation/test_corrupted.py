@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -276,6 +277,9 @@ def test_mce_is_of_all_common_corruptions_and_alexnet_of_images_like_its_own(tmp
     assert part.relative_mce is None
     assert "mean CE " in part.table()
     assert "mCE" not in part.table()
+    never = run(corruptions=["noise", "fog"], severities=[1], baseline=replace(base, cells={("fog", 1): 0.0}))
+    assert "not known: no error of the baseline to divide by under gaussian_noise, shot_noise" in never.table()
+    assert "not known: all corruptions are extra ones" in run(corruptions="extra", baseline=base).table()
     with pytest.raises(SettingError, match="ImageNet-C"):
         run(baseline="alexnet")
     assert run(baseline="alexnet", table="imagenet").mce > 0

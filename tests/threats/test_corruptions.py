@@ -8,7 +8,7 @@ import torch
 import assay
 from assay.attacks import PGD, GridSearch, RandomSearch
 from assay.corruptions import select
-from assay.errors import AssayError, SettingError, ThreatError
+from assay.errors import SettingError, ThreatError
 from assay.rng import Keyed
 from assay.threats import Corruptions
 
@@ -80,10 +80,16 @@ def test_bounds_other_than_zero_and_one():
 
 
 def test_searches_along_gradients_are_refused():
-    with pytest.raises(AssayError, match="gradient"):
+    with pytest.raises(ThreatError, match="RandomSearch"):
         PGD(threat=Corruptions(3), steps=2)(MeanLight(), X, Y)
     with pytest.raises(ThreatError, match="RandomSearch"):
         Corruptions(3).ascend(X, X, X, X)
+
+
+@pytest.mark.parametrize("eps", [0, 0.5, 2.5, 6, torch.tensor([1.0, 9.0])], ids=str)
+def test_a_budget_is_a_severity(eps):
+    with pytest.raises(ThreatError, match="from 1 to 5"):
+        Corruptions(eps)
 
 
 def test_unknown_names_are_refused():

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from assay.corruptions import Corruption, select
+from assay.corruptions.severities import TABLES
 from assay.errors import ThreatError
 from assay.rng import Keyed
 from assay.threats.additive import column
@@ -16,6 +17,7 @@ from assay.threats.base import Threat
 
 _NUMBERS = 3  # of a move: which corruption, severity, which of its draws
 _DRAWS = 1 << 20  # of one corruption that are told apart
+_SEARCH = "corruptions have no gradient: search them with RandomSearch(threat=Corruptions(3))."
 
 
 @final
@@ -37,7 +39,8 @@ class Corruptions(Threat):
 
     Raises:
         SettingError: a corruption is not known.
-        ThreatError: the table is not known; at use, the attack needs gradients, which corruptions do not have.
+        ThreatError: eps is no severity, or the table is not known; at use, the attack needs gradients, which corruptions
+            do not have.
 
     References:
         Hendrycks, Dietterich, ICLR 2019, https://arxiv.org/abs/1903.12261
@@ -57,8 +60,11 @@ class Corruptions(Threat):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.table not in (None, "imagenet", "cifar"):
-            raise ThreatError(f"table of Corruptions has to be 'imagenet' or 'cifar'; got {self.table!r}.")
+        asked = self.eps.tolist() if isinstance(self.eps, Tensor) else [] if self.eps is None else [self.eps]
+        if any(each not in range(1, 6) for each in asked):
+            raise ThreatError(f"eps of Corruptions is a severity, a whole number from 1 to 5; got {self.eps!r}.")
+        if self.table not in (None, *TABLES):
+            raise ThreatError(f"table of Corruptions has to be {' or '.join(map(repr, TABLES))}; got {self.table!r}.")
         self._kinds()
 
     def _kinds(self) -> tuple[type[Corruption], ...]:
@@ -75,7 +81,13 @@ class Corruptions(Threat):
         return drawn
 
     def apply(self, x: Tensor, theta: Tensor) -> Tensor:
-        """The corrupted images."""
+        """The corrupted images.
+
+        Raises:
+            ThreatError: a gradient is wanted.
+        """
+        if theta.requires_grad and torch.is_grad_enabled():
+            raise ThreatError(_SEARCH)
         kinds, (low, high) = self._kinds(), self.bounds
         which = (theta[:, 0] * len(kinds)).long().clamp(0, len(kinds) - 1)
         severity, draw = theta[:, 1].round().long().clamp(0, 5), (theta[:, 2].double() * _DRAWS).long()
@@ -100,7 +112,7 @@ class Corruptions(Threat):
         Raises:
             ThreatError: always.
         """
-        raise ThreatError("corruptions have no gradient: search them with RandomSearch(threat=Corruptions(3)).")
+        raise ThreatError(_SEARCH)
 
     def size(self, x: Tensor, theta: Tensor) -> Tensor:
         """The severity."""

@@ -127,8 +127,8 @@ def text(found: dict[str, Any]) -> str:
         named = means(compared)
         width = max(14, *(len(name) for name, _ in named))
         for name, mean in named:
-            shown = "not known" if mean is None else f"{100 * mean:.1f}"
-            console.print(f"{name:<{width}} {shown} (of {compared['baseline']})", highlight=False)
+            shown = f"not known: {_missing(found, name)}" if mean is None else f"{100 * mean:.1f}"
+            console.print(f"{name:<{width}} {shown} (of {compared['baseline']})", highlight=False, soft_wrap=True)
     assert isinstance(console.file, io.StringIO)
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
 
@@ -138,6 +138,17 @@ def means(compared: dict[str, Any]) -> list[tuple[str, float | None]]:
     name = "mCE" if compared["whole"] else "mean CE"
     values = [compared[part] and compared[part]["mean"] for part in ("errors", "relative")]
     return list(zip((name, f"relative {name}"), values, strict=True))
+
+
+def _missing(found: dict[str, Any], name: str) -> str:
+    """Why a mean is not known."""
+    errors = found["against"]["relative" if name.startswith("relative") else "errors"]
+    if errors is None:
+        return "there were no clean images"
+    counted = [each["name"] for each in found["corruptions"] if not each["extra"]]
+    none = [slug for slug in counted if errors["corruptions"][slug] is None]
+    told = ", ".join(none[:3]) + (f" and {len(none) - 3} more" if len(none) > 3 else "")
+    return f"no error of the baseline to divide by under {told}" if none else "all corruptions are extra ones"
 
 
 def _ratio(compared: dict[str, Any], part: str, slug: str) -> str:
