@@ -164,7 +164,8 @@ class Manipulation(Change):
     The amount is the share of the squared distance to the target that is gone.
 
     Deviations:
-        The paper adds the distance of the outputs to the loss; here the decision is kept by the goal.
+        The paper adds the distance of the outputs to the loss, limits no norm of the perturbation and lets beta of the
+        softplus grow from 10 to 100 during the search; here the goal keeps the decision at one beta, inside a threat.
 
     References:
         Dombrowski, Alber, Anders, Ackermann, Mueller, Kessel, "Explanations can be manipulated and geometry is to

@@ -39,8 +39,8 @@ class Corruptions(Threat):
 
     Raises:
         SettingError: a corruption is not known.
-        ThreatError: eps is no severity, or the table is not known; at use, the attack needs gradients, which corruptions
-            do not have.
+        ThreatError: eps is no severity, or the table is not known; at use, the attack needs gradients, which no
+            corruption has.
 
     References:
         Hendrycks, Dietterich, ICLR 2019, https://arxiv.org/abs/1903.12261
