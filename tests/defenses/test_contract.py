@@ -11,7 +11,7 @@ from torch import nn
 from assay import defenses, registry
 from assay.models import Defended
 from assay.models.defended import read_defense
-from assay.models.networks import APEGenerator, ConvGenerator, DenseGenerator
+from assay.models.networks import APEGenerator, ConvAutoencoder, ConvGenerator, DenseGenerator, PixelCNN
 from assay.oracle import is_stochastic
 from assay.rng import Keyed, drawing
 
@@ -38,7 +38,24 @@ TEXTS = (
     f"DefenseGAN('{OWN}conv_generator', restarts=2, steps=5)",
     f"ReconstructionDetector(DefenseGAN('{OWN}generator', 2, 30), (0.08,))",
     f"APEGANDefense('{OWN}ape_generator')",
+    f"MagNet('{OWN}pooled', '{OWN}plain', (10.0,), (0.05, 0.3, 0.01))",
+    f"PixelDefend('{OWN}pixels', eps=9)",
+    f"DensityDetector('{OWN}pixels', (7.0,))",
 )
+
+
+def pooled():
+    torch.manual_seed(3)
+    return ConvAutoencoder(width=2).double()
+
+
+def plain():
+    return ConvAutoencoder(width=2, pooled=False).double()
+
+
+def pixels():
+    torch.manual_seed(3)
+    return PixelCNN(width=2, dilations=(1,), components=2).double()
 
 
 def generator():
@@ -133,10 +150,11 @@ EXACT = [text for text in TEXTS if read_defense(text).gradient == "exact"]
 @pytest.mark.parametrize("text", EXACT)
 def test_exact_gradients_are_finite_differences(text):
     model, x = Defended(network(text), read_defense(text)), images(1)
-    weights = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    weights = torch.tensor([1.0, -2.0, 0.5, 0.3], dtype=torch.float64)  # the last for a rejection
 
     def value(at):
-        return (model(at, seed=0) * weights).sum()
+        found = model(at, seed=0)
+        return (found * weights[: found.shape[1]]).sum()
 
     direction = torch.randn(1, 1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     (grad,) = torch.autograd.grad(value(x.requires_grad_()), x)
