@@ -16,7 +16,7 @@ from assay.attributional.comparison import mean
 from assay.attributional.page import render
 from assay.attributional.work import Work, moved_at_random
 from assay.drawing.heat import heat_map
-from assay.errors import InputError, SettingError, StoreError, ThreatError
+from assay.errors import InputError, ModelError, SettingError, StoreError, ThreatError
 from assay.rng import derive
 
 THREAT = assay.Linf(0.1)
@@ -191,6 +191,8 @@ def test_what_cannot_be_used_is_refused():
         assay.attribute("digits-mlp", "digits", threat="linf")
     with pytest.raises(ThreatError, match=r"moves under Linf\(0\.1\), and the threat is Linf\(0\.3\)"):
         assay.attribute("digits-mlp", "digits", threat="linf:0.3", attack=QUICK["attack"])
+    with pytest.raises(ModelError, match="random numbers"):
+        assay.attribute("Defended('digits-mlp', InputNoise(0.1))", "digits", threat=THREAT)
     with pytest.raises(SettingError, match="batch"):
         assay.attribute("digits-mlp", "digits", threat=THREAT, batch=0)
     with pytest.raises(InputError, match="3 masks for 10"):

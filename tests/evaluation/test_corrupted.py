@@ -111,6 +111,14 @@ def test_chunks_do_not_matter():
     assert whole.results == parts.results
 
 
+def test_a_model_that_draws_random_numbers_draws_them_by_sample():
+    model = assay.defend(Light(), assay.defenses.InputNoise(0.3))
+    settings = {"corruptions": "fog", "severities": [1, 3]}
+    assert run(model, **settings).results == run(model, chunk=5, **settings).results
+    evaluation = assay.evaluate(model, (X, labels(X)), threat="linf:0.1", suite="quick", progress=False)
+    assert run(model, **settings).clean_accuracy == evaluation.clean_accuracy < 1
+
+
 def test_a_run_goes_on_where_it_was_stopped(tmp_path):
     class Tired(Light):
         def forward(self, x):

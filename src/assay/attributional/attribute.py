@@ -17,10 +17,11 @@ from assay.attributional.page import KIND, render
 from assay.attributional.summary import summary
 from assay.attributional.work import Work
 from assay.calls import Calls
-from assay.errors import InputError, SettingError, ThreatError
+from assay.errors import InputError, ModelError, SettingError, ThreatError
 from assay.evaluation.parts import Asked, Step
 from assay.evaluation.prepare import environment
 from assay.evaluation.record import Record
+from assay.oracle import is_stochastic
 from assay.threats import Threat
 from assay.threats.base import need_budget
 
@@ -95,6 +96,10 @@ def attribute(
         (1.0, True)
     """
     asked = Asked.about(model, data, limit=limit, batch=batch, device=device)
+    if is_stochastic(asked.model):
+        raise ModelError(
+            "the model draws random numbers, and its explanations change without an attack: give the network inside it."
+        )
     search = _attack(attack, grammar.threat(threat) if isinstance(threat, str) else threat)
     explained = explained_by(attribution) if isinstance(attribution, str) else attribution
     wanted = changed_by(change) if isinstance(change, str) else change
@@ -138,8 +143,8 @@ def changed_by(text: str) -> Change:
 
 def _digest(masks: torch.Tensor) -> str:
     """Short hash of masks, so that others are noticed."""
-    plain = masks.bool().cpu().contiguous()
-    return hashlib.sha256(repr(tuple(plain.shape)).encode() + plain.numpy().tobytes()).hexdigest()[:16]
+    plain = masks.cpu().contiguous().numpy()
+    return hashlib.sha256(f"{plain.dtype} {plain.shape}".encode() + plain.tobytes()).hexdigest()[:16]
 
 
 def _attack(attack: Attack | None, threat: Threat | None) -> Attack:

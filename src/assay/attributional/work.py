@@ -12,6 +12,7 @@ from assay.attacks import Attack
 from assay.attacks.base import evaluating
 from assay.attribution import Attribution, Change, Explained, TopK, heat
 from assay.attribution.base import draws
+from assay.attribution.similarity import inside
 from assay.attributional.comparison import compared
 from assay.data import Data
 from assay.errors import InputError
@@ -103,9 +104,9 @@ class Work:
         columns |= {"random_kept": kept[1]}
         columns |= {f"random_{name}": value for name, value in compared(before, other, k, masks).items()}
         if masks is not None:
-            columns |= {"before_inside": compared(before, before, k, masks)["inside"]}
+            columns |= {"before_inside": inside(before, masks)}
         if example:
-            shown = {"x": x, "adv": result.x_adv, "before": before, "after": found, "random": other, "number": index}
+            shown = {"x": x, "adv": result.x_adv, "before": before, "after": found, "random": other}
             columns |= {f"example_{name}": value[:EXAMPLES].float() for name, value in shown.items()}
         return columns
 

@@ -14,8 +14,10 @@ from assay.evaluation.corrupted.display import Display
 from assay.evaluation.corrupted.results import CLEAN_CELL
 from assay.evaluation.corrupted.source import Cell, Source
 from assay.evaluation.record import Record
+from assay.evaluation.stages import DRAWS
 from assay.goals import Untargeted
-from assay.oracle import Access, Oracle, granted_access
+from assay.oracle import Access, Oracle, granted_access, is_stochastic
+from assay.rng import derive
 from assay.threats import Linf
 
 
@@ -70,15 +72,18 @@ class Work:
         found = self.record.find(start, cell_name(cell))
         if found is None:
             x, y, index = self.source.batch(cell, start, stop, self.device)
-            prediction, sure = self._asked(x.to(self.device, self.dtype or x.dtype), y.to(self.device))
+            prediction, sure = self._asked(x.to(self.device, self.dtype or x.dtype), y.to(self.device), index)
             found = {"index": index, "label": y.cpu(), "prediction": prediction.cpu(), "confidence": sure}
             self.record.write(start, found, cell_name(cell))
         return int((found["prediction"] == found["label"]).sum())
 
-    def _asked(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The model's decisions and how sure it is of them."""
-        access = granted_access(self.model)
-        oracle = Oracle(self.model, x, Untargeted(y), Linf(0.0), access=access)
+    def _asked(self, x: Tensor, y: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """The model's decisions and how sure it is of them; of a model that draws random numbers, as in evaluations."""
+        access, seed = granted_access(self.model), derive(self.record.run["settings"]["seed"], 0)
+        draws = DRAWS if is_stochastic(self.model) else None
+        oracle = Oracle(
+            self.model, x, Untargeted(y), Linf(0.0), access=access, eot=draws, seed=seed, index=index.to(self.device)
+        )
         with torch.no_grad():
             oracle.judge_clean()
             prediction = oracle.record.prediction
