@@ -29,7 +29,7 @@ def script():
 
 
 def test_every_shipped_model_has_the_plan_of_its_card(script):
-    assert sorted(script.PLANS) == zoo.names()
+    assert sorted(script.PLANS) == [name for name in zoo.names() if "kind" not in zoo.card(name)]
     for name, plan in script.PLANS.items():
         card = zoo.card(name)
         assert (plan.network, plan.arguments) == tuple(card["architecture"][key] for key in ("network", "settings"))

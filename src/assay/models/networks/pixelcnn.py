@@ -61,7 +61,7 @@ class PixelCNN(Density):
         self.channels = check_count("PixelCNN", "channels", channels, 1)
         self.width = check_count("PixelCNN", "width", width, 1)
         self.components = check_count("PixelCNN", "components", components, 1)
-        if not isinstance(dilations, tuple) or not dilations:
+        if not isinstance(dilations, (tuple, list)) or not dilations:  # a card has lists
             raise SettingError(f"dilations of PixelCNN holds a number for each block, as (1, 2); got {dilations!r}.")
         if not 0 <= dropout < 1:
             raise SettingError(f"dropout of PixelCNN has to lie in [0, 1); got {dropout!r}.")
