@@ -109,7 +109,7 @@ def test_what_is_there_is_not_overwritten(found):
 
 def test_the_page_shows_images_maps_and_the_table(found):
     page = (found.path / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 5 * 9  # three of each part
+    assert page.count("data:image/png;base64,") == 5 * 12
     for words in ("top-k intersection", "SSIM", "map of a random move", f"{found.results['right']} of 40"):
         assert words in page
     assert f"{found.results['metrics']['top_k']['attack']['value']:.3f}" in page

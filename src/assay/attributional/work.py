@@ -20,8 +20,8 @@ from assay.inputs import check_inputs
 from assay.rng import Keyed, derive
 from assay.threats import Threat
 
-EXAMPLES = 3  # kept of each part for the gallery
-EXAMPLES_WITHIN = 512  # samples whose parts keep examples
+EXAMPLES = 12  # kept of each part for the gallery
+EXAMPLES_WITHIN = 64  # samples whose parts keep examples
 
 
 @final
