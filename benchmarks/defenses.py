@@ -42,8 +42,8 @@ PLAIN = {  # around the shipped network
     "median 3x3": "MedianFilter(size=3)",
     "smoothing, sigma 0.25": "Averaged(InputNoise(0.25), passes=10)",
     "noise layers": "Averaged(NoiseLayers(), passes=10)",
-    "Defense-GAN": "DefenseGAN('fashion-wgan-gp')",
-    "APE-GAN": "APEGANDefense('fashion-ape-gan')",
+    "Defense-GAN": "DefenseGAN()",
+    "APE-GAN": "APEGANDefense()",
     "PixelDefend, eps 16": "PixelDefend(eps=16)",
     "PixelDefend, eps 32": "PixelDefend(eps=32)",
 }

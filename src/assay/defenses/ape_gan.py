@@ -37,7 +37,7 @@ class APEGANDefense(InputDefense):
         torch.Size([3, 1, 8, 8])
     """
 
-    def __init__(self, generator: str | nn.Module) -> None:
+    def __init__(self, generator: str | nn.Module = "fashion-ape-gan") -> None:
         super().__init__()
         self._generator = trained("APEGANDefense", "generator", generator, Autoencoder)  # type: ignore[type-abstract]
         self.generator = name_of(generator)

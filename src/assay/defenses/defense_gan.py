@@ -62,7 +62,7 @@ class DefenseGAN(InputDefense):
 
     def __init__(
         self,
-        generator: str | nn.Module,
+        generator: str | nn.Module = "fashion-wgan-gp",
         restarts: int = 10,
         steps: int = 200,
         lr: float = 10.0,

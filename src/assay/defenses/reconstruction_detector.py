@@ -31,6 +31,7 @@ class ReconstructionDetector(Detector):
         models", ICLR 2018, https://arxiv.org/abs/1805.06605
 
     Example:
+        >>> import torch
         >>> from assay.defenses import BitDepth
         >>> detector = ReconstructionDetector(BitDepth(1), thresholds=(0.05,))
         >>> x = torch.tensor([[0.1, 0.9], [0.4, 0.6]])

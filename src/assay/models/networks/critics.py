@@ -28,6 +28,7 @@ class ConvCritic(nn.Module):
         SettingError: a setting is out of range.
 
     Example:
+        >>> import torch
         >>> ConvCritic(width=4)(torch.zeros(2, 1, 28, 28)).shape
         torch.Size([2])
     """
@@ -64,6 +65,7 @@ class DenseCritic(nn.Module):
         SettingError: a setting is out of range.
 
     Example:
+        >>> import torch
         >>> DenseCritic(width=4)(torch.zeros(2, 1, 28, 28)).shape
         torch.Size([2])
     """
