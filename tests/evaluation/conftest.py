@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,23 @@ ENVIRONMENT: Environment = {
     "commit": None,
     "threads": 1,
 }
+
+
+@pytest.fixture(scope="session")
+def start() -> Callable[..., BaseProcess]:
+    """Starts code, which knows the given names, in a process of its own, with its own memory.
+
+    It is forked from a process that holds torch already, whose import takes seconds.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["assay.attacks", "assay.evaluation"])
+
+    def begin(code: str, **names: Any) -> BaseProcess:
+        process = context.Process(target=exec, args=(code, names))
+        process.start()
+        return process
+
+    return begin
 
 
 @pytest.fixture

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,16 @@ SUITE = [("pgd", PGD(threat=LINF, steps=10)), ("apgd", APGD(threat=LINF, steps=2
 OPTIONS: dict[str, Any] = {"threat": LINF, "suite": SUITE, "limit": 60, "chunk": 10, "progress": False}
 
 CHILD = """
-import sys, assay
+import os
+os.environ.update(environment)
+import assay
 from assay.attacks import APGD, PGD
 import torch
 torch.set_num_threads(1)
 linf = assay.Linf(0.1)
 suite = [("pgd", PGD(threat=linf, steps=10)), ("apgd", APGD(threat=linf, steps=20))]
 assay.evaluate("digits-mlp", "digits", threat=linf, suite=suite, limit=60, chunk=10, progress=False,
-               out=sys.argv[1], resume=True)
+               out=out, resume=True)
 """
 
 SUICIDAL = """
@@ -69,15 +71,16 @@ def test_two_processes_give_the_same_table(whole: Evaluation, tmp_path: Path) ->
     assert 0.0 < whole.robust_accuracy < whole.clean_accuracy
 
 
-def test_kill_twice_and_resume(whole: Evaluation, tmp_path: Path) -> None:
+def test_kill_twice_and_resume(whole: Evaluation, tmp_path: Path, start: Callable[..., BaseProcess]) -> None:
     out = tmp_path / "run"
     for shards in (3, 9):
-        process = subprocess.Popen([sys.executable, "-c", CHILD, str(out)])
+        process = start(CHILD, out=str(out), environment={})
         deadline = time.monotonic() + 120
         while len(list(out.rglob("*.safetensors"))) < shards and time.monotonic() < deadline:
             time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
         left = list(out.rglob("*.safetensors"))
         assert shards <= len(left)
     assert Store.open(out).run["state"] == "running"
@@ -142,15 +145,14 @@ def test_a_rank_whose_launcher_is_gone_stops(tmp_path: Path, monkeypatch: pytest
 
 
 def test_ranks_of_the_users_own_torchrun_share_the_chunks(
-    whole: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: Evaluation, tmp_path: Path, start: Callable[..., BaseProcess]
 ) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
     processes = [
-        subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path / "run")], env={**os.environ, "RANK": str(rank)})
-        for rank in (0, 1)
+        start(CHILD, out=str(tmp_path / "run"), environment={"WORLD_SIZE": "2", "RANK": str(rank)}) for rank in (0, 1)
     ]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
-    monkeypatch.delenv("WORLD_SIZE")
+    for process in processes:
+        process.join(timeout=120)
+        assert process.exitcode == 0
     store = Store.open(tmp_path / "run")
     assert store.run["state"] == "done"
     for name in COLUMNS[:7]:

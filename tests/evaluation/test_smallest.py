@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, ClassVar, final
 
@@ -319,12 +318,13 @@ def without_seconds(results: Any) -> Any:
 
 
 CHILD = """
-import importlib.util, sys
-spec = importlib.util.spec_from_file_location("smallest_runs", sys.argv[1])
+import importlib.util, os, sys
+os.environ.update(environment)
+spec = importlib.util.spec_from_file_location("smallest_runs", file)
 module = importlib.util.module_from_spec(spec)
 sys.modules["smallest_runs"] = module
 spec.loader.exec_module(module)
-module.child(sys.argv[2])
+module.child(out)
 """
 
 
@@ -339,14 +339,14 @@ def child(out: str) -> None:
 
 
 def test_two_processes_share_the_chunks(
-    model: Plane, data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Plane, data: Any, tmp_path: Path, start: Callable[..., BaseProcess]
 ) -> None:
     whole = run(model, data)
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    command = [sys.executable, "-c", CHILD, __file__, str(tmp_path / "run")]
-    processes = [subprocess.Popen(command, env={**os.environ, "RANK": str(rank)}) for rank in (0, 1)]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
-    monkeypatch.delenv("WORLD_SIZE")
+    own = {"file": __file__, "out": str(tmp_path / "run")}
+    processes = [start(CHILD, **own, environment={"WORLD_SIZE": "2", "RANK": str(rank)}) for rank in (0, 1)]
+    for process in processes:
+        process.join(timeout=120)
+        assert process.exitcode == 0
     store = Store.open(tmp_path / "run")
     assert store.run["state"] == "done"
     assert len(store.chunks) == 8
