@@ -13,7 +13,6 @@ what the cards say was measured with these.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from shipping import made_with, options
 from torch import Tensor, nn
 
 import assay
@@ -29,7 +29,6 @@ from assay import grammar
 from assay.defenses import DefenseGAN
 from assay.defenses.generative import Autoencoder, Density, as_levels
 from assay.defenses.latent import draw
-from assay.models import zoo
 from assay.models.networks import APEGenerator, ConvAutoencoder, DenseGenerator, PixelCNN
 from assay.rng import Keyed, drawing
 
@@ -253,8 +252,7 @@ def write_card(name: str, training: dict[str, Any], trained: assay.Data, test: a
         "threat": None,
         "training": training,
         "measured": {"samples": len(test)} | measured,
-        "versions": {"assay": assay.__version__, "torch": str(torch.__version__)},
-        "date": datetime.datetime.now(tz=datetime.timezone.utc).date().isoformat(),
+        **made_with(),
     }
     (into / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     print(name, measured, flush=True)
@@ -262,27 +260,15 @@ def write_card(name: str, training: dict[str, Any], trained: assay.Data, test: a
 
 def main() -> None:
     """Train or measure the chosen networks."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder with the four Fashion-MNIST idx files")
-    parser.add_argument("--only", nargs="+", choices=sorted(PLANS), default=list(PLANS))
-    parser.add_argument("--runs", type=Path, default=Path("runs/models"), help="where the runs of training are kept")
-    parser.add_argument("--into", type=Path, default=zoo.WEIGHTS, help="where weights and cards go")
-    parser.add_argument("--epochs", type=int, help="instead of the plan's")
-    parser.add_argument("--limit", type=int, help="train on the first so many images only")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--measure", action="store_true", help="keep the weights, measure them and rewrite the cards")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    options.into.mkdir(parents=True, exist_ok=True)
-    data, test = assay.load_data(f"idx:{options.data}"), assay.load_data(f"idx:{options.data}?part=test")
-    for name in options.only:
-        if options.measure:
-            training = json.loads((options.into / f"{name}.json").read_text(encoding="utf-8"))["training"]
+    chosen = options(__doc__, PLANS)
+    data, test = assay.load_data(f"idx:{chosen.data}"), assay.load_data(f"idx:{chosen.data}?part=test")
+    for name in chosen.only:
+        if chosen.measure:
+            training = json.loads((chosen.into / f"{name}.json").read_text(encoding="utf-8"))["training"]
         else:
-            train(PLANS[name], data, options.runs / name, options)
-            training = write(name, PLANS[name], options.runs / name, options.into)
-        write_card(name, training, data.take(TRAINED), test, options.into)
+            train(PLANS[name], data, chosen.runs / name, chosen)
+            training = write(name, PLANS[name], chosen.runs / name, chosen.into)
+        write_card(name, training, data.take(TRAINED), test, chosen.into)
 
 
 if __name__ == "__main__":

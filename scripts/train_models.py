@@ -13,7 +13,6 @@ seed and thread count give the same weights.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import shutil
 from dataclasses import dataclass, field
@@ -22,12 +21,12 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
+from shipping import made_with, options
 from torch import nn
 
 import assay
 from assay import grammar
 from assay.data.parts import part
-from assay.models import zoo
 
 SHIPPED = 2000  # test images of Fashion-MNIST that ship with the package
 HELD_OUT = 5  # of the digits one of so many is for the test
@@ -165,8 +164,7 @@ def write_card(name: str, training: dict[str, Any], data: dict[str, assay.Data],
         "threat": plan.threat,
         "training": training,
         "measured": measured,
-        "versions": {"assay": assay.__version__, "torch": str(torch.__version__)},
-        "date": datetime.datetime.now(tz=datetime.timezone.utc).date().isoformat(),
+        **made_with(),
     }
     (into / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     print(name, measured, flush=True)
@@ -174,29 +172,17 @@ def write_card(name: str, training: dict[str, Any], data: dict[str, assay.Data],
 
 def main() -> None:
     """Train or measure the chosen networks."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder with the four Fashion-MNIST idx files")
-    parser.add_argument("--only", nargs="+", choices=sorted(PLANS), default=sorted(PLANS))
-    parser.add_argument("--runs", type=Path, default=Path("runs/models"), help="where the runs of training are kept")
-    parser.add_argument("--into", type=Path, default=zoo.WEIGHTS, help="where weights and cards go")
-    parser.add_argument("--epochs", type=int, help="instead of the plan's")
-    parser.add_argument("--limit", type=int, help="train on the first so many samples only")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--measure", action="store_true", help="keep the weights, measure them and rewrite the cards")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    options.into.mkdir(parents=True, exist_ok=True)
-    for name in options.only:
-        data = read(PLANS[name], options.data)
-        if options.measure:
-            training = json.loads((options.into / f"{name}.json").read_text(encoding="utf-8"))["training"]
+    chosen = options(__doc__, sorted(PLANS))
+    for name in chosen.only:
+        data = read(PLANS[name], chosen.data)
+        if chosen.measure:
+            training = json.loads((chosen.into / f"{name}.json").read_text(encoding="utf-8"))["training"]
         else:
-            out = options.runs / name
-            train(PLANS[name], data["train"], out, options)
-            shutil.copyfile(out / "model.safetensors", options.into / f"{name}.safetensors")
+            out = chosen.runs / name
+            train(PLANS[name], data["train"], out, chosen)
+            shutil.copyfile(out / "model.safetensors", chosen.into / f"{name}.safetensors")
             training = json.loads((out / "train.json").read_text(encoding="utf-8"))["settings"]
-        write_card(name, training, data, options.into)
+        write_card(name, training, data, chosen.into)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 from assay import train
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
 class Network(nn.Module):
@@ -107,3 +114,19 @@ def identical():
             assert found == expected, at
 
     return check
+
+
+@pytest.fixture(scope="session")
+def script_of():
+    """Imports a script of the repository, for a while."""
+
+    @contextmanager
+    def load(name):
+        sys.path.insert(0, str(SCRIPTS))
+        try:
+            yield importlib.import_module(name)
+        finally:
+            sys.path.remove(str(SCRIPTS))
+            sys.modules.pop(name, None)
+
+    return load

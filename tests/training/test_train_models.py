@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,17 +13,11 @@ from assay import grammar
 from assay.models import zoo
 from assay.training.recipes import AdversarialTraining
 
-FILE = Path(__file__).parents[2] / "scripts" / "train_models.py"
-
 
 @pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("train_models", FILE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+def script(script_of):
+    with script_of("train_models") as module:
+        yield module
 
 
 def test_every_shipped_model_has_the_plan_of_its_card(script):
