@@ -1,0 +1,62 @@
+"""The shipped generators of Defense-GAN and APE-GAN are as good as their cards say, and small."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import assay
+from assay.defenses import APEGANDefense, DefenseGAN
+from assay.models import load_model, zoo
+
+NAMES = ("fashion-wgan-gp", "fashion-ape-gan")
+
+
+def images(n):
+    return assay.load_data("fashion-mnist", limit=n).batch(0, n)
+
+
+def right(x, y):
+    with torch.no_grad():
+        return float((load_model("fashion-cnn")(x).argmax(dim=1) == y).double().mean())
+
+
+def test_weights_are_small_and_come_back_to_the_last_bit():
+    files = [zoo.WEIGHTS / f"{name}.safetensors" for name in NAMES]
+    assert sum(file.stat().st_size for file in files) <= 700_000
+    for name, file in zip(NAMES, files, strict=True):
+        stored, state = load_file(file), load_model(name).state_dict()
+        assert stored.keys() == state.keys()
+        for key, value in state.items():
+            assert stored[key].dtype == (torch.float16 if value.is_floating_point() else value.dtype)
+            assert torch.equal(stored[key].to(value.dtype), value)
+
+
+def test_the_search_finds_test_images_again_and_they_are_still_recognised():
+    x, y, _ = images(200)
+    card = zoo.card("fashion-wgan-gp")["measured"]
+    defense = DefenseGAN("fashion-wgan-gp", restarts=5, steps=100)
+    torch.manual_seed(0)
+    shown = defense.transform(x)
+    left = float((shown - x).square().mean())
+    assert left == pytest.approx(card["squared_error"], rel=0.25)  # of fewer images, by a shorter search
+    assert left < card["squared_error_of_the_best_start"] / 3
+    assert left < card["squared_error_of_the_mean_image"] / 3
+    assert right(shown, y) > card["accuracy_of_fashion_cnn_on_reconstructions"] - 0.08
+    other = 1 - x  # is nothing that the generator makes
+    assert float((defense.transform(other[:20]) - other[:20]).square().mean()) > 3 * left
+
+
+def test_adversarial_images_are_cleaned_and_clean_ones_kept():
+    x, y, _ = images(300)
+    card = zoo.card("fashion-ape-gan")["measured"]
+    moved = assay.attacks.FGSM(threat=assay.Linf(0.1)).perturb(load_model("fashion-cnn"), x, y)
+    defense = APEGANDefense("fashion-ape-gan")
+    with torch.no_grad():
+        back = defense.transform(moved)
+        kept = defense.transform(x)
+    assert float((back - x).square().mean()) < 0.6 * float((moved - x).square().mean())
+    assert right(back, y) > right(moved, y) + 0.25
+    assert right(back, y) == pytest.approx(card["accuracy_under_fgsm_cleaned"], abs=0.08)
+    assert right(kept, y) > right(x, y) - 0.04
