@@ -288,8 +288,14 @@ def test_mce_is_of_all_common_corruptions_and_alexnet_of_images_like_its_own(tmp
     never = run(corruptions=["noise", "fog"], severities=[1], baseline=replace(base, cells={("fog", 1): 0.0}))
     assert "not known: no error of the baseline to divide by under gaussian_noise, shot_noise" in never.table()
     assert "not known: all corruptions are extra ones" in run(corruptions="extra", baseline=base).table()
-    with pytest.raises(SettingError, match="ImageNet-C"):
-        run(baseline="alexnet")
+    for settings, match in (
+        ({}, "ImageNet-C"),
+        ({"table": "imagenet", "severities": [1, 5]}, "five severities"),
+    ):
+        with pytest.raises(SettingError, match=match):
+            run(baseline="alexnet", **settings)
+    with pytest.raises(SettingError, match="1000 classes"):
+        corrupt(Light(), Data(X, Y, classes=("a", "b", "c")), table="imagenet", baseline="alexnet")
     assert run(baseline="alexnet", table="imagenet").mce > 0
 
 
@@ -305,6 +311,14 @@ def test_mce_is_of_all_common_corruptions_and_alexnet_of_images_like_its_own(tmp
 def test_bad_settings_are_refused(settings, match):
     with pytest.raises(SettingError, match=match):
         run(**settings)
+
+
+@pytest.mark.parametrize("shape", [(10, 3, 8, 8), (9, 8, 8, 3), (10, 8), (10, 8, 8, 4)])
+def test_arrays_that_are_no_images_are_refused(tmp_path, shape):
+    np.save(tmp_path / "labels.npy", np.zeros(10, dtype=np.uint8))
+    np.save(tmp_path / "fog.npy", np.zeros(shape, dtype=np.uint8))
+    with pytest.raises(DataError, match=r"expected uint8 images \(10, height, width"):
+        corrupt(Light(), copies=tmp_path, progress=False)
 
 
 def test_nothing_to_corrupt_and_folders_without_copies_are_refused(tmp_path):

@@ -128,10 +128,11 @@ class Copies:
 
     def _array(self, slug: str) -> Any:
         found = _loaded(self.slugs[slug])
-        if found.dtype != np.uint8 or found.ndim not in (3, 4) or len(found) != len(self._labels):
+        images = found.ndim == 3 or (found.ndim == 4 and found.shape[3] in (1, 3))
+        if found.dtype != np.uint8 or not images or len(found) != len(self._labels):
             raise DataError(
                 f"{self.slugs[slug]} holds {found.dtype} of shape {found.shape}; expected uint8 images "
-                f"({len(self._labels)}, height, width, channels), one for each row of {LABELS}."
+                f"({len(self._labels)}, height, width[, 1 or 3]), one for each row of {LABELS}."
             )
         if len(found) % len(SEVERITIES):
             raise DataError(f"{self.slugs[slug]} holds {len(found)} images, which are not five severities of as many.")

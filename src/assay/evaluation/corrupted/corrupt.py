@@ -20,7 +20,7 @@ from assay.errors import SettingError
 from assay.evaluation import prepare
 from assay.evaluation.chunks import placement
 from assay.evaluation.corrupted import results as numbers
-from assay.evaluation.corrupted.errors import ALEXNET, Baseline
+from assay.evaluation.corrupted.errors import ALEXNET, Baseline, check_alexnet
 from assay.evaluation.corrupted.page import draw, render
 from assay.evaluation.corrupted.results import CLEAN_CELL, KIND
 from assay.evaluation.corrupted.source import Cell, Computed, Read, Source
@@ -157,11 +157,9 @@ def corrupt(
     if out is None and (resume or overwrite):
         raise SettingError("resume and overwrite speak of a run directory: give out.")
     source = _source(data, data_name, copies, limit, table, seed)
-    if compared is ALEXNET and isinstance(source, Computed) and source.own_table != "imagenet":
-        raise SettingError(
-            "AlexNet's errors are those on ImageNet-C, and images of this size are corrupted with the parameters of "
-            "CIFAR-10-C: take a run of your own as the baseline (or table='imagenet', where they are ImageNet's)."
-        )
+    if compared is ALEXNET:
+        table_used = source.own_table if isinstance(source, Computed) else None
+        check_alexnet(len(source.classes) if source.classes else None, len(wanted), table_used)
     asked = prepare.device(device, 1)
     named = recorded(model) if isinstance(model, str) else None
     module = load_model(model, device=asked or own_device()) if isinstance(model, str) else model

@@ -55,6 +55,31 @@ ALEXNET = Baseline(
 )
 
 
+def check_alexnet(classes: int | None, severities: int, table: str | None) -> None:
+    """Hold that errors can be compared with AlexNet's.
+
+    Args:
+        classes: of the data, where they are known.
+        severities: how many are measured.
+        table: whose parameters the images have, where it is known.
+
+    Raises:
+        SettingError: they cannot.
+    """
+    if severities < 5:
+        raise SettingError("AlexNet's errors are means over five severities: measure all, or take another baseline.")
+    if classes not in (None, 1000):
+        raise SettingError(
+            f"AlexNet's errors are those of ImageNet-C, of 1000 classes, and these data have {classes}: take a run of "
+            "your own as the baseline."
+        )
+    if table not in (None, "imagenet"):
+        raise SettingError(
+            "AlexNet's errors are those on ImageNet-C, and images of this size are corrupted with the parameters of "
+            "CIFAR-10-C: take a run of your own as the baseline (or table='imagenet', where they are ImageNet's)."
+        )
+
+
 def corruption_error(cells: Cells, baseline: Baseline, slug: str, *, clean: float | None = None) -> float | None:
     r"""The error under one corruption in parts of the baseline's, 1 where both are alike.
 
