@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 import assay
@@ -60,3 +66,13 @@ def test_adversarial_images_are_cleaned_and_clean_ones_kept():
     assert right(back, y) > right(moved, y) + 0.25
     assert right(back, y) == pytest.approx(card["accuracy_under_fgsm_cleaned"], abs=0.08)
     assert right(kept, y) > right(x, y) - 0.04
+
+
+def test_the_example_draws_them(tmp_path, monkeypatch):
+    file, out = Path(__file__).parents[2] / "examples" / "purifiers.py", tmp_path / "sheet.png"
+    arguments = ["--out", str(out), "--images", "2", "--restarts", "1", "--steps", "5"]
+    monkeypatch.setattr(sys, "argv", [str(file), *arguments])
+    runpy.run_path(str(file), run_name="__main__")
+    page = np.asarray(Image.open(out))
+    assert page.shape == (6 * 64, 2 * 60 + 4)
+    assert len(np.unique(page)) > 50
