@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
 
 import assay as package
+from assay.files import write_atomically
 
 BASE = ("corrupt", "digits-mlp", "--data", "digits", "--limit", "40")
 QUICK = (*BASE, "--corruptions", "noise,fog", "--severities", "1,5")
@@ -46,6 +48,30 @@ def test_copies_are_written_and_read(assay, tmp_path):
     expected = assay(*BASE[:-1], "20", "--corruptions", "fog", "--json", "-q")
     assert found.json["corruptions"] == expected.json["corruptions"]
     assert found.json["clean"] is None
+
+
+@pytest.mark.parametrize("layout", ["npy", "folders"])
+def test_writing_that_was_stopped_goes_on(assay, tmp_path, monkeypatch, layout):
+    command = ("corrupt", "--data", "digits", "--limit", "8", "--corruptions", "fog,contrast", "--layout", layout)
+    saved = write_atomically if layout == "folders" else os.replace
+
+    def stop(path, *more):
+        if "contrast" in str(path):
+            raise KeyboardInterrupt
+        return saved(path, *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("assay.data.copying.write_atomically" if layout == "folders" else "os.replace", stop)
+        found = assay(*command, "--save", tmp_path / "c")
+    assert found.code == 130
+    assert "The same command again goes on" in found.said
+    assert assay(*command, "--save", tmp_path / "c").code == 0
+    assert assay(*command, "--save", tmp_path / "whole").code == 0
+    written = {path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*") if path.is_file()}
+    assert len(written) > 3
+    for path in written:
+        assert (tmp_path / "c" / path).read_bytes() == (tmp_path / "whole" / path).read_bytes()
+    assert not list((tmp_path / "c").rglob("*.part"))
 
 
 def test_a_share_can_be_required(assay):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.progress import TimeRemainingColumn
 
 from assay.cli import options, terminal
 from assay.cli.options import listed
@@ -180,14 +181,22 @@ def _save(
     """Write copies, with a bar."""
     from assay.corruptions import select
     from assay.data.copying import write_copies
+    from assay.evaluation.bar import Bar
 
     kinds = select("common" if names is None else names)
-    with terminal.running(), terminal.bar(quiet=quiet, left=True) as bar:
-        task = bar.add_task("writing", total=5 * len(kinds) * len(samples))
+    total, done = 5 * len(kinds) * len(samples), 0
+    bar = Bar(TimeRemainingColumn(), total=total, show=not quiet, description="writing")
 
-        def told(name: str, count: int) -> None:
-            bar.update(task, advance=count, description=name)
+    def told(name: str, count: int) -> None:
+        nonlocal done
+        done += count
+        bar.update(done, name, f"{name}: {done} of {total} images")
 
-        write_copies(samples, path, kinds, layout=layout.value, table=table, seed=seed, device=device, told=told)
+    try:
+        with terminal.running(), bar:
+            write_copies(samples, path, kinds, layout=layout.value, table=table, seed=seed, device=device, told=told)
+    except KeyboardInterrupt:
+        terminal.panel("Interrupted", f"What is whole is kept in {path}. The same command again goes on.", "yellow")
+        raise typer.Exit(terminal.INTERRUPTED) from None
     if not quiet:
         terminal.people.print(f"copies          {path}", soft_wrap=True)
