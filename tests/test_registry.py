@@ -65,6 +65,24 @@ def test_access_is_that_of_the_class(name):
 
 
 QUICK = {  # defaults that would take long
+    "BIM": {"steps": 2},
+    "PGD": {"steps": 2},
+    "MIFGSM": {"steps": 2},
+    "DIFGSM": {"steps": 2},
+    "TIFGSM": {"steps": 2},
+    "NIFGSM": {"steps": 2},
+    "SINIFGSM": {"steps": 2, "scales": 2},
+    "Transfer": {"attack.steps": 2},
+    "AdamSearch": {"steps": 2},
+    "ReColorAdv": {"steps": 2},
+    "StAdv": {"steps": 5, "searches": 1},
+    "GridSearch": {"points": 3},
+    "RandomSearch": {"draws": 3},
+    "Relay": {"turns": 2, "queries": 5, "steps": 2},
+    "FAB": {"steps": 5},
+    "DDN": {"steps": 5},
+    "FMN": {"steps": 5},
+    "SigmaZero": {"steps": 5},
     "VMIFGSM": {"steps": 2, "neighbours": 2},
     "Square": {"queries": 5},
     "NES": {"steps": 2},
@@ -89,6 +107,9 @@ QUICK = {  # defaults that would take long
 }
 
 
+WRITTEN = {"Combined": "Combined(Linf(0.1), L2(0.5))", "Corruptions": "Corruptions:1"}
+
+
 @pytest.mark.parametrize("name", registry.names("attack"))
 def test_attacks_take_the_threats_that_are_listed_and_no_others(name):
     import torch
@@ -101,7 +122,7 @@ def test_attacks_take_the_threats_that_are_listed_and_no_others(name):
     y = model(x).argmax(1)  # a sample that is wrong from the start is not searched for
     for threat in registry.names("threat"):
         quick = QUICK.get(name, {}) | ({"surrogate": model} if name == "Transfer" else {})
-        written = "Combined(Linf(0.1), L2(0.5))" if threat == "Combined" else f"{threat}:0.1"
+        written = WRITTEN.get(threat, f"{threat}:0.1")
         if threat.lower() in registry.get("attack", name).threats:
             result = grammar.attack(name, written, quick)(model, x, y)
             assert result.success.shape == (2,)
