@@ -81,10 +81,10 @@ def main() -> None:
         "|---|---|---|",
         f"| what a new pixel changes | {kept:.2f} | {kept / args.images:.4f} |",
         f"| a whole evaluation for each of {pixels} pixels | {pixels * each:.0f} | {pixels * each / args.images:.2f} |",
-        f"| the same, run to its end for {args.whole} images | {whole:.1f} | {whole / args.whole:.2f} |",
+        f"| the same, run to its end, images: {args.whole} | {whole:.1f} | {whole / args.whole:.2f} |",
         "",
-        f"{faster:.0f} times faster; the first {args.whole} images are {'the same' if same else 'NOT the same'} to the "
-        "last bit.",
+        f"{faster:.0f} times faster; whole evaluations find {'the same images' if same else 'OTHER images'}, to the last "
+        "bit.",
     ]
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "pixel-decoding.json").write_text(json.dumps(report, indent=1) + "\n")

@@ -41,9 +41,8 @@ def calibrate(
         table.add_column("threshold", justify="right")
         for name, threshold in named.items():
             table.add_row(name, f"{threshold:.6g}")
-        table.caption = f"each rejects {drop:.2%} of the samples"
-        table.caption_justify = "left"
         terminal.people.print(table)
+        terminal.people.print(f"each rejects {drop:.2%} of the samples")
     if as_json:
         terminal.document({"defense": repr(found), "drop": drop, "thresholds": named})
     else:
