@@ -83,8 +83,7 @@ def main() -> None:
         f"| a whole evaluation for each of {pixels} pixels | {pixels * each:.0f} | {pixels * each / args.images:.2f} |",
         f"| the same, run to its end, images: {args.whole} | {whole:.1f} | {whole / args.whole:.2f} |",
         "",
-        f"{faster:.0f} times faster; whole evaluations find {'the same images' if same else 'OTHER images'}, to the last "
-        "bit.",
+        f"{faster:.0f} times faster; whole evaluations find {'the same' if same else 'OTHER'} images, to the last bit.",
     ]
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "pixel-decoding.json").write_text(json.dumps(report, indent=1) + "\n")
