@@ -47,8 +47,8 @@ class APEGAN(GenerativeRecipe):
 
     Deviations:
         The weights are those of the released code; the paper has 0.7 for the mean square itself, without the root, and
-        0.3. The discriminator has no batch norm. The released code normalises the generator's batches in the
-        discriminator's step too; here its statistics are moved in its own steps and in that one.
+        0.3. The discriminator has no batch norm. Where several processes share a batch, each takes the root of
+        its own mean.
 
     References:
         Shen, Jin, Gao, Zhang, "APE-GAN: adversarial perturbation elimination with GAN", 2017,
