@@ -26,6 +26,7 @@ from assay.universal import Pasting, patch_fitting
 WANTED = 0.8
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 AUGMENT = "[]"  # [Contrast(0.2), Brightness(0.1), Noise(0.05), JPEG(70, 100)] fools 64 % and 75 % in as many steps
+DRAWS = 10  # of places for each byte-exact image: one alone leaves the share uncertain by a point
 AREAS = (0.025, 0.05, 0.075, 0.1, 0.125)
 
 
@@ -41,6 +42,7 @@ def fitted(net, data: assay.Data, arguments: argparse.Namespace):
         rotation=arguments.rotation,
         scale=tuple(arguments.scale),
         steps=arguments.steps,
+        finish=arguments.finish,
         batch=arguments.batch,
         lr=arguments.lr,
         augment=grammar.parse(arguments.augment, list),
@@ -65,6 +67,7 @@ def measured(net, patch, sets: dict[str, assay.Data]) -> dict:
         for name, data in sets.items()
     }
     exact = sets["exact"]
+    places = [patch.measure(net, exact, seed=seed).fooling.value for seed in range(DRAWS)]
     by_area = [
         {
             "area": area,
@@ -73,7 +76,7 @@ def measured(net, patch, sets: dict[str, assay.Data]) -> dict:
         }
         for area in AREAS
     ]
-    return {"sets": rows, "by_area": by_area}
+    return {"sets": rows, "places": places, "by_area": by_area}
 
 
 def words(rate: dict) -> str:
@@ -84,7 +87,9 @@ def page(report: dict) -> str:
     pasting, spent, settings = Pasting(**report["pasting"]), report["spent"], report["settings"]
     found, random = (report["sets"]["exact"][name] for name in ("patch", "random"))
     names = {"exact": "test images, byte-exact", "test": "test images that went through JPEG"}
-    held = "holds" if found["fooling"]["value"] >= WANTED else "**fails**"
+    places = report["places"]
+    mean = sum(places) / len(places)
+    held = "holds" if mean >= WANTED else "**fails**"
     low, high = pasting.scale
     aim = "without a target" if settings["target"] is None else f"towards {CLASSES[settings['target']]}"
     text = [
@@ -92,8 +97,9 @@ def page(report: dict) -> str:
         "",
         sentence(report["machine"]),
         "",
-        f"- {held}: one patch fools {words(found['fooling'])} of {found['samples']} held-out images of "
-        f"`{report['net']}`, at least {WANTED:.0%} wanted; a patch of random values fools {words(random['fooling'])}",
+        f"- {held}: one patch fools {mean:.1%} of {found['samples']} held-out images of `{report['net']}` (mean over "
+        f"{len(places)} draws of places, {min(places):.1%} to {max(places):.1%}), at least {WANTED:.0%} wanted; a "
+        f"patch of random values fools {words(random['fooling'])}",
         "",
         f"{pasting.shape.capitalize()} of {pasting.area:.0%} of the image at scale 1, placed anew in each image: "
         f"scale {low:g} to {high:g}, turned by up to {pasting.rotation:g} degrees, anywhere inside the image. Fitted "
@@ -101,7 +107,8 @@ def page(report: dict) -> str:
         "",
         f"    {settings['method']}",
         "",
-        f"in {spent['backwards']} backward passes and {spent['seconds']:.0f} s. Rates with 95 % intervals.",
+        f"in {spent['backwards']} backward passes and {spent['seconds']:.0f} s. Rates below are those of one draw of "
+        "places, with 95 % intervals.",
         "",
         "![the patch, and images without and with it](patch.png)",
         "",
@@ -125,6 +132,7 @@ def main() -> None:
     parser.add_argument("--net", default="recolor_normal")
     parser.add_argument("--fit", type=int, default=10_000, help="training images that are fitted on")
     parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--finish", type=int, default=5000)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--lr", type=float, default=0.2)
     parser.add_argument("--shape", default="square")
@@ -152,7 +160,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     patch.save(arguments.out / "patch.safetensors")
     patch.picture(arguments.out / "patch.png", net, sets["exact"])
-    holds = report["sets"]["exact"]["patch"]["fooling"]["value"] >= WANTED
+    holds = sum(report["places"]) / DRAWS >= WANTED
     script.end("patch", report, page(report), arguments, holds=holds)
 
 

@@ -86,6 +86,36 @@ def test_without_a_target_the_class_that_a_patch_reaches_most_easily_is_found():
     assert 3 * 20 * 12 + 40 * 12 < found.spent["backwards"] <= (3 * 20 + 40) * 16
 
 
+class Divided(nn.Module):
+    """Patches brighter than 0.43 bring most images to class 1, and ones darker than 0.35 the few dark in channel 1."""
+
+    share = 0.25  # of an image that the patch covers
+
+    def forward(self, x):
+        moved = (x[:, 0].flatten(1).mean(dim=1) - 0.4) / self.share
+        few = x[:, 1].flatten(1).mean(dim=1) < 0.42
+        logit = torch.where(few, -20 * (moved + 0.05), 5 * (moved - 0.03))
+        return torch.stack([torch.zeros_like(logit), logit], dim=1)
+
+
+def test_the_last_steps_raise_the_count_of_what_is_fooled():
+    """What leads away is ruled by the few, the only ones that a grey patch does not fool; the count by the many."""
+    x = torch.full((20, 3, 16, 16), 0.4)
+    x[:2, 1] = 0.3
+    data = x, torch.zeros(20, dtype=torch.int64)
+    settings = {"area": Divided.share, "scale": (1.0, 1.0), "rotation": 0.0, "steps": 1, "batch": 20, "lr": 0.05}
+    without = fit_patch(Divided(), data, **settings, scouts=0)
+    found = fit_patch(Divided(), data, **settings, scouts=0, finish=1)
+    middle = (slice(0, 1), slice(2, -2), slice(2, -2))
+    torch.testing.assert_close(without.patch[middle], torch.full_like(without.patch[middle], 0.45))
+    torch.testing.assert_close(found.patch[middle], torch.full_like(found.patch[middle], 0.5))
+    assert (without.spent["backwards"], found.spent["backwards"]) == (20, 40)
+    aimed = fit_patch(Divided(), data, **settings, target=1, finish=1)
+    assert aimed.spent["backwards"] == 20  # a target has steps of its own only
+    longer = fit_patch(Divided(), data, **settings, scouts=0, finish=30)
+    assert longer.rates["fit"].fooling.value == 0.9
+
+
 def test_the_model_sees_patched_images_inside_the_bounds_at_places_of_their_own():
     seen = []
 

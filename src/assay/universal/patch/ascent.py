@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from assay.goals import Targeted
-from assay.losses import cross_entropy
+from assay.losses import Loss, cross_entropy, margin
 from assay.rng import Keyed, derive
 from assay.transformations import EOT, Transformation
 from assay.transformations.optics import check_transformations
@@ -37,6 +37,9 @@ class PatchAscent(Method):
     by $\min(-\log P(c | A(p, x, l, t)), \log K)$, with c the decision on the clean image and K the number of classes.
     With `scouts=0` all are.
 
+    Without a target there may be `finish` steps more, which raise a smooth count of what is fooled: the mean of
+    $sigmoid((\max_{j \ne c} z_j - z_c) / 2)$ over logits z. Only images near their boundary move it, and to any class.
+
     Args:
         pasting: shape and area of the patch, and how places are drawn.
         steps: steps of Adam.
@@ -44,6 +47,7 @@ class PatchAscent(Method):
         lr: length of the first step as a share of the range of valid values.
         scouts: how many classes are tried without a target: those that the model decides for most often.
         scout_steps: steps of Adam for each of them, before `steps`.
+        finish: steps of Adam on the smooth count, after `steps`, from `lr` to 0 once more.
         augment: random transformations of the patched images, in this order, drawn anew for every image and step, such
             as `(Noise(0.05), JPEG(70, 95))`: what the images of the fit have in common (their compression, their light)
             is then nothing that the patch can rely on.
@@ -71,6 +75,7 @@ class PatchAscent(Method):
     lr: float = 0.2
     scouts: int = 10
     scout_steps: int = 100
+    finish: int = 0
     augment: tuple[Transformation, ...] = ()
 
     def __post_init__(self) -> None:
@@ -79,6 +84,7 @@ class PatchAscent(Method):
         number("lr", self.lr)
         whole("scouts", self.scouts, 0)
         whole("scout_steps", self.scout_steps, 1)
+        whole("finish", self.finish, 0)
         given = self.augment if isinstance(self.augment, (tuple, list)) else (self.augment,)
         object.__setattr__(self, "augment", tuple(given))
         check_transformations("augment", self.augment)
@@ -90,13 +96,15 @@ class PatchAscent(Method):
         if aim is None and self.scouts:
             often = torch.bincount(task.labels, minlength=task.classes)
             tried = often.argsort(descending=True, stable=True)[: self.scouts].tolist()
-        climb = _Climb(self, task, len(tried) * self.scout_steps + self.steps)
+        finish = self.finish if task.target is None else 0
+        climb = _Climb(self, task, len(tried) * self.scout_steps + self.steps + finish)
         best = -1.0
         for each in tried:
-            found, share = yield from climb.run(v[0], each, self.scout_steps)
+            found, share = yield from climb.run(v[0], climb.towards(each), self.scout_steps)
             if share > best:
                 patch, aim, best = found, each, share
-        yield from climb.run(patch, aim, self.steps)
+        patch, _ = yield from climb.run(patch, climb.towards(aim), self.steps)
+        yield from climb.run(patch, _count, finish)
 
 
 @final
@@ -109,8 +117,12 @@ class _Climb:
         self.total = steps * min(method.batch, len(task))
         self.step = self.seen = 0
 
-    def run(self, patch: Tensor, aim: int | None, steps: int) -> Generator[Step, None, tuple[Tensor, float]]:
-        """One run from a patch towards a class, or away from the present decisions.
+    def towards(self, aim: int | None) -> Loss:
+        """What leads to a class, or away from the present decisions."""
+        return self._away if aim is None else partial(self._elsewhere, aim=aim)
+
+    def run(self, patch: Tensor, loss: Loss, steps: int) -> Generator[Step, None, tuple[Tensor, float]]:
+        """One run from a patch, raising a loss; towards the task's target where there is one.
 
         Returns:
             The patch, and the share of the images that it fooled in the second half of the run.
@@ -123,7 +135,7 @@ class _Climb:
         for step in range(steps):
             optimiser.param_groups[0]["lr"] = first * (1 - step / steps)
             positions = next(self.positions)
-            slope, won = self._slope(patch, aim, positions)
+            slope, won = self._slope(patch, loss, positions)
             patch.grad = -slope
             optimiser.step()
             with torch.no_grad():
@@ -141,7 +153,7 @@ class _Climb:
             )
         return patch.detach(), _share(fooled[steps // 2 :])
 
-    def _slope(self, patch: Tensor, aim: int | None, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def _slope(self, patch: Tensor, loss: Loss, positions: Tensor) -> tuple[Tensor, Tensor]:
         """The mean loss's gradient in the patch, and which of the images are fooled."""
         task, pasting = self.task, self.method.pasting
         augment = self.method.augment
@@ -153,7 +165,7 @@ class _Climb:
             moved = pasting.paste(oracle.x, patch, places)
         move = moved.detach() - oracle.x
         if task.target is None:
-            _, grad, _ = oracle.gradient(move, self._away if aim is None else partial(self._elsewhere, aim=aim))
+            _, grad, _ = oracle.gradient(move, loss)
         else:
             goal = Targeted(torch.full((len(positions),), task.target, device=oracle.x.device))
             _, grad, _ = oracle.towards(goal).gradient(move, cross_entropy)
@@ -170,8 +182,13 @@ class _Climb:
         return torch.where(goal.classes == aim, self._away(output, goal), towards)
 
 
+def _count(output: Tensor, goal: Any) -> Tensor:
+    """Near 1 where the decision is no longer that on the clean image, near 0 where it is; steepest between."""
+    return (margin(output, goal) / 2).sigmoid()
+
+
 def _share(fooled: list[Tensor]) -> float:
-    return float(torch.cat(fooled).double().mean())
+    return float(torch.cat(fooled).double().mean()) if fooled else 0.0
 
 
 def _batches(task: Task, size: int) -> Iterator[Tensor]:
