@@ -25,15 +25,18 @@ def calibrate(
     """Find the thresholds of a detector on samples that nobody has attacked; the answer is the defense to use."""
     from assay.evaluation.calibrate import calibrate as run
 
-    found = run(
-        options.canonical("model", model),
-        options.canonical("data", data),
-        defense,
-        drop=drop,
-        skip=skip,
-        limit=limit,
-        device=options.device(device),
-    )
+    with terminal.bar("", quiet=quiet, left=True) as bar:
+        task = bar.add_task("statistics", total=None)
+        found = run(
+            options.canonical("model", model),
+            options.canonical("data", data),
+            defense,
+            drop=drop,
+            skip=skip,
+            limit=limit,
+            device=options.device(device),
+            step=lambda done, total: bar.update(task, completed=done, total=total),
+        )
     named = dict(zip(found.statistics, found.thresholds, strict=True))
     if not quiet:
         table = Table(box=None, pad_edge=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ def calibrate(
     skip: int = 0,
     limit: int | None = None,
     device: str | torch.device = "cpu",
+    step: Callable[[int, int], None] | None = None,
 ) -> Detector:
     """A detector with the thresholds that a share of validation data exceeds, for each of its statistics by itself.
 
@@ -37,6 +39,7 @@ def calibrate(
         skip: leave out the first so many samples.
         limit: use at most so many of the rest.
         device: where it is computed.
+        step: called with how many samples are done, and how many there are.
 
     Raises:
         SettingError: the defense rejects nothing, or the share is of no sample.
@@ -68,4 +71,6 @@ def calibrate(
         for start in range(0, len(samples), size := chunk(samples)):
             x = samples.batch(start, start + size)[0].to(device)
             scores.append(found.judged(network, x)[0].cpu())
+            if step is not None:
+                step(min(start + size, len(samples)), len(samples))
     return found.calibrated(scores, drop)
