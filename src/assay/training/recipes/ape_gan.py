@@ -30,8 +30,8 @@ class APEGAN(GenerativeRecipe):
 
     $$\text{content} \sqrt{\operatorname{mean} (G(x') - x)^2} + \text{adversarial} \operatorname{BCE}(D(G(x')), 1)$$
 
-    is what the generator minimises, with values in [-1, 1]. Before, on the same batch, the discriminator makes one step along
-    `BCE(D(x), 1) + BCE(D(G(x')), 0)`; the generator makes two, as the released code does.
+    is what the generator minimises, with values in [-1, 1]. Before, on the same batch, the discriminator makes one step
+    along `BCE(D(x), 1) + BCE(D(G(x')), 0)`; the generator makes two, as the released code does.
 
     Args:
         attack: what makes the adversarial images, FGSM in the paper.
