@@ -103,7 +103,8 @@ class SimBA(Attack):
             number = order.gather(1, (tried % order.shape[1])[:, None]).squeeze(1)
             move = left.threat.project(left.x, basis.step(theta, number, (alpha * side).to(theta)))
             found = left.oracle.value(move, loss, live)
-            better = found > value
+            moved = (move != theta).flatten(1).any(1)  # else the values differ by rounding alone
+            better = (found > value) & moved
             theta, value = torch.where(column(better, theta), move, theta), torch.where(better, found, value)
             through = better | (side < 0)
             tried, side = tried + through.long(), torch.where(through, 1, -1)

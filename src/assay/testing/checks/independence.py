@@ -19,12 +19,11 @@ def same_seed_same_result(case: Case) -> None:
         torch.manual_seed(12345)
         second = attack(at.model, at.x, at.y, seed=5)
     same("two calls with one seed", first, second)
-    for seed in (6, 2**40 + 1):
-        audit(attack(at.model, at.x, at.y, seed=seed), at.model, at.x, at.y, attack.threat)
+    audit(attack(at.model, at.x, at.y, seed=2**40 + 6), at.model, at.x, at.y, attack.threat)
 
 
 def batches_and_order_do_not_matter(case: Case) -> None:
-    """With `index` given, batches of 1, 3 and 8, any order and any micro-batch give the same for every sample."""
+    """With `index` given, batches of 1, 3, 4 and 8, any order and any micro-batch give the same for every sample."""
     at = case.setting()
     model = curved(48, 4, (0.0, 1.0))
     with torch.no_grad():
@@ -32,11 +31,10 @@ def batches_and_order_do_not_matter(case: Case) -> None:
     _compare(
         case.attack(at.middle), Setting(model=model, x=at.x, y=y, exact=at.exact, problem=at.problem), Untargeted(y)
     )
-    _compare(case.attack(at.middle), at, Untargeted(at.y))
 
 
 def targeted_batches_do_not_matter(case: Case) -> None:
-    """The same for targets."""
+    """The same for targets, on an affine problem."""
     if not case.targeted:
         return
     at = case.setting()
@@ -48,14 +46,13 @@ def _compare(attack: Attack, at: Setting, goal: Goal) -> None:
     index = torch.tensor([40, 7, 1_000_000_007, 3, 12, 0, 99, 5])
     whole = attack(at.model, at.x, goal, seed=1, index=index)
     audit(whole, at.model, at.x, goal, attack.threat)
-    for size in (1, 3):
-        parts = [torch.arange(i, min(i + size, 8)) for i in range(0, 8, size)]
-        joined = _join([attack(at.model, at.x[p], goal.at(p), seed=1, index=index[p]) for p in parts])
-        same(f"batches of {size} against one of 8", whole, joined, exact=False)
+    parts = torch.arange(8).split([1, 3, 4])
+    joined = _join([attack(at.model, at.x[p], goal.at(p), seed=1, index=index[p]) for p in parts])
+    same("batches of 1, 3 and 4 against one of 8", whole, joined, exact=False)
     order = torch.tensor([3, 6, 1, 0, 7, 5, 2, 4])
     turned = attack(at.model, at.x[order], goal.at(order), seed=1, index=index[order])
     same("another order", _pick(whole, order), turned, exact=False)
-    same("micro-batches of 2", whole, attack(at.model, at.x, goal, seed=1, index=index, micro_batch=2), exact=False)
+    same("micro-batches of 3", whole, attack(at.model, at.x, goal, seed=1, index=index, micro_batch=3), exact=False)
 
 
 def _fields(result: Result) -> tuple[torch.Tensor, ...]:
