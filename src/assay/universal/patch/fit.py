@@ -46,7 +46,7 @@ def fit_patch(
         micro_batch: rows per model call; found automatically when None.
         progress: called after every step.
         settings: settings of `Pasting` (area, shape, rotation, scale) and of `PatchAscent` (steps, batch, lr,
-            scouts, scout_steps, augment).
+            scouts, scout_steps, finish, augment).
 
     Returns:
         The patch, with its rates on these images as `rates["fit"]`.
