@@ -113,8 +113,8 @@ class DensityDetector(Detector):
 
     Deviations:
         Gradients count the rounding to 256 levels as the identity. The paper tells p-values, the share of training
-        images that are less likely, as `p_values` does. Where `calibrate` drops k of n images, those with p-values of at
-        most `(k + 1) / (n + 1)` are rejected.
+        images that are less likely, as `p_values` does. Where `calibrate` drops k of n images, those with p-values of
+        at most `(k + 1) / (n + 1)` are rejected.
 
     References:
         Song, Kim, Nowozin, Ermon, Kushman, "PixelDefend: leveraging generative models to understand and defend against
