@@ -24,6 +24,8 @@ def build(name, eps, bounds=(0.0, 1.0)):
     made = registry.get("threat", name).load()
     if made is assay.Combined:
         return made(assay.Recolor(0.06, bounds=bounds), assay.Linf(0.5, bounds=bounds), eps=eps)
+    if made is assay.threats.Corruptions and eps is not None:
+        eps = 1 + int(eps) % 5  # a severity
     return made(eps, bounds=bounds)
 
 
