@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -51,10 +50,9 @@ def build(peer: str) -> None:
     def pip(*arguments: str) -> None:
         subprocess.run([str(python), "-m", "pip", "install", "--quiet", *arguments], check=True)
 
-    versions = CONSTRAINTS.read_text()
-    first = [re.search(rf"^{name}==\S+$", versions, re.MULTILINE).group() for name in ("torch", "numpy")]
-    pip("-c", str(CONSTRAINTS), *first)
-    pip("-c", str(CONSTRAINTS), *imports)
+    pip("-c", str(CONSTRAINTS), "torch", "numpy")
+    if imports:
+        pip("-c", str(CONSTRAINTS), *imports)
     pip("--no-deps", requirement)
 
 
