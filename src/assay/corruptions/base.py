@@ -88,20 +88,20 @@ class Corruption(ABC):
                 raise InputError(f"{name} must hold a whole number for each of {len(x)} images; got {values!r}.")
         parameters, key = self.parameters(tuple(x.shape)), derive(seed, self.slug, self.severity)
         step = max(1, _BLOCK // x[0].numel()) if x.device.type == "cpu" and len(x) else max(1, len(x))
-        parts = []
+        found = torch.empty(x.shape, device=x.device)
         with torch.no_grad():
             for start in range(0, len(x), step):
                 some = slice(start, start + step)
                 rng = Keyed(key, numbers[some], stream=streams[some].to(x.device))
-                parts.append(eight_bits(self.apply(x[some].float(), parameters, rng)))
-        return torch.cat(parts).to(x.dtype) if parts else x
+                eight_bits(self.apply(x[some].float(), parameters, rng), out=found[some])
+        return found.to(x.dtype)
 
     @abstractmethod
     def apply(self, x: Tensor, parameters: Any, rng: Keyed) -> Tensor:
-        """The images after the corruption with these parameters, not yet cut to [0, 1] and 8 bits.
+        """The images after the corruption with these parameters, not yet cut to [0, 1] and 8 bits, or 255ths in uint8.
 
         Shapes:
-            x `(b, c, height, width)` float32, returns the same; rng one stream for each image.
+            x `(b, c, height, width)` float32, returns the same shape; rng one stream for each image.
         """
 
 
@@ -125,9 +125,12 @@ def check_images(x: Tensor, who: str) -> None:
         raise InputError(f"{who} takes values in [0, 1]; got {float(x.min()):g} to {float(x.max()):g}.")
 
 
-def eight_bits(x: Tensor) -> Tensor:
-    """Values cut down to whole 255ths, as files of the published sets hold them."""
-    return x.mul(255).add_(_ROUNDING).clamp_(0, 255).floor_().div_(255)
+def eight_bits(x: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """Values cut down to whole 255ths, as files of the published sets hold them; of uint8 the 255ths as they are."""
+    found = torch.empty(x.shape, device=x.device) if out is None else out
+    if x.dtype == torch.uint8:
+        return torch.div(x, 255, out=found)
+    return torch.mul(x, 255, out=found).add_(_ROUNDING).clamp_(0, 255).floor_().div_(255)
 
 
 def luminance(x: Tensor) -> Tensor:

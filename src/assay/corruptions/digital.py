@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -98,7 +99,7 @@ class ElasticTransform(Corruption):
 @final
 @dataclass(frozen=True, repr=False)
 class Pixelate(Corruption):
-    """Less resolution: the mean of areas, and these as squares of one colour in the old size.
+    """Less resolution: the mean of areas (rows first), and these as squares of one colour in the old size.
 
     Args:
         severity: from 1 to 5; what is left of each side is 0.6 to 0.25 for large images, 0.95 to 0.65 for small ones.
@@ -125,30 +126,37 @@ class Pixelate(Corruption):
     def apply(self, x: Tensor, parameters: float, rng: Keyed) -> Tensor:
         """With larger pixels."""
         height, width = x.shape[2:]
-        found = x
-        for dim, side in ((3, width), (2, height)):
-            found = _boxed(found, dim, max(1, int(side * parameters)))
-        rows = (torch.arange(height, device=x.device) + 0.5) * (found.shape[2] / height)
-        columns = (torch.arange(width, device=x.device) + 0.5) * (found.shape[3] / width)
-        return found.index_select(2, rows.long()).index_select(3, columns.long())
+        across, down = (_boxes(side, max(1, int(side * parameters)), x) for side in (width, height))
+        found = _whole(down @ _whole(x @ across.T))
+        rows, columns = (
+            _squares(side, size).to(x.device) for side, size in zip((height, width), found.shape[2:], strict=True)
+        )
+        return found.index_select(3, columns).index_select(2, rows)
 
 
-def _boxed(x: Tensor, dim: int, size: int) -> Tensor:
-    """The images with `size` places along a dimension, each the mean of the old ones whose middles it covers.
+def _boxes(side: int, size: int, like: Tensor) -> Tensor:
+    """`(size, side)`: each of `size` places takes the mean of the old ones whose middles lie in `(start, end]` of it.
 
-    Values are rounded to 8 bits, halves upwards, as Pillow does.
+    Middles at a border fall to where Pillow's rounding puts them, so its order of operations is kept.
     """
-    side = x.shape[dim]
-    centre = (torch.arange(size, dtype=torch.float64, device=x.device) + 0.5) * (side / size)
-    first = (centre - side / size / 2 + 0.5).long()
-    after = (centre + side / size / 2 + 0.5).long().clamp_max_(side)
-    count = (after - first).to(x.dtype)
-    total = torch.zeros_like(x.narrow(dim, 0, size))
-    for step in range(int(count.max())):
-        inside = (first + step < after).to(x.dtype)
-        weights = (inside / count).reshape(-1, *[1] * (3 - dim))
-        total += x.index_select(dim, (first + step).clamp_max_(side - 1)) * weights
-    return total.mul_(255).add_(0.5 + 1e-4).floor_().div_(255)
+    scale = side / size
+    centre = (torch.arange(size, dtype=torch.float64) + 0.5)[:, None] * scale
+    old = torch.arange(side, dtype=torch.float64)
+    away = (old - centre + 0.5) * (1 / scale)
+    first, after = ((centre + end * scale / 2 + 0.5).floor() for end in (-1, 1))
+    inside = ((old >= first) & (old < after) & (away > -0.5) & (away <= 0.5)).double()
+    return (inside / inside.sum(dim=1, keepdim=True)).to(like)
+
+
+def _squares(side: int, size: int) -> Tensor:
+    """`(side,)`: which of `size` places each new one shows; summed up as Pillow does, since rounding decides ties."""
+    step = size / side
+    return torch.tensor([int(place) for place in accumulate([step / 2, *[step] * (side - 1)])])
+
+
+def _whole(x: Tensor) -> Tensor:
+    """Values rounded to 8 bits, halves upwards, as Pillow does after each of its passes."""
+    return x.mul_(255).add_(0.5 + 1e-4).floor_().div_(255)
 
 
 @final
@@ -193,7 +201,7 @@ class JPEGCompression(Corruption):
 
         with ThreadPoolExecutor(torch.get_num_threads()) as workers:
             found = np.stack(list(workers.map(stored, values)))
-        return torch.from_numpy(found).permute(0, 3, 1, 2).to(x.device, torch.float32).div_(255)
+        return torch.from_numpy(found).permute(0, 3, 1, 2).contiguous().to(x.device)
 
 
 @final
