@@ -46,6 +46,24 @@ def test_the_older_attacks_judge_their_own_points_alone(make):
     assert forwards.eq(1 + steps + 1).all()
 
 
+def test_a_random_start_is_of_any_length_where_the_ball_is_all_edge():
+    x = torch.full((400, 500), 0.5, dtype=torch.float64)
+    goal = torch.zeros(400, dtype=torch.int64)
+
+    def moves(threat):
+        attack = PGD(threat=threat, steps=1, rel_step=1e-9)
+        return attack.perturb(torch.nn.Linear(500, 3).double(), x, goal, seed=3) - x
+
+    found = moves(assay.L2(0.2))
+    size = found.norm(dim=1)
+    assert size.max() <= 0.2
+    assert size.mean() == pytest.approx(0.1, abs=4 * 0.2 / 12**0.5 / 400**0.5)
+    assert size.std() == pytest.approx(0.2 / 12**0.5, rel=0.1)
+    unit = found / size[:, None]
+    assert (unit[:-1] * unit[1:]).sum(dim=1).abs().mean() < 0.1  # each has its own direction
+    assert moves(assay.Linf(0.2)).abs().amax(dim=1).min() > 0.19  # the other balls are as they were
+
+
 def test_a_start_near_the_input_is_normal_noise_of_that_size_inside_the_threat():
     x = torch.full((4, 500), 0.5, dtype=torch.float64)
     model = torch.nn.Linear(500, 3).double()

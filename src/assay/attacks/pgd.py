@@ -43,7 +43,8 @@ class PGD(Attack):
         threat: which moves are allowed; it needs a budget eps.
         steps: gradient steps of each run.
         rel_step: length of a step as a share of eps; 2.5 / steps when None.
-        random_start: start at a random allowed move in place of the clean input.
+        random_start: start at a random allowed move in place of the clean input; under L2, where nearly all moves are
+            as long as eps, at `u` times one, u uniform in [0, 1].
         start_noise: the standard deviation of normal numbers that make the random start, a move near the clean input
             then; None for one from all over the threat.
         restarts: runs from different random starts; the best one counts for each sample.
@@ -149,7 +150,8 @@ class PGD(Attack):
 
     def _start(self, x: Tensor, rng: Keyed) -> Tensor:
         if self.random_start and self.start_noise is None:
-            return self.threat.start(x, rng)
+            theta = self.threat.start(x, rng)
+            return theta * rng.uniform(*[1] * (theta.ndim - 1)).to(theta) if self.threat.hollow else theta
         theta = self.threat.identity(x)
         if self.start_noise is None:
             return theta

@@ -29,6 +29,8 @@ class Threat(ABC):
     Attributes:
         memory: the share of earlier gradients that attacks carry on from step to step when they are not told otherwise;
             0 where a move itself holds what was learned.
+        hollow: nearly all moves are as long as the budget allows, and so is a random one (`start`); a single climb
+            draws the length of its first move as well.
 
     Raises:
         ThreatError: eps is negative or not finite, or the bounds are not in order.
@@ -39,6 +41,7 @@ class Threat(ABC):
 
     name: ClassVar[str]
     memory: ClassVar[float] = 0.0
+    hollow: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         try:

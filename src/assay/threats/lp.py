@@ -86,6 +86,7 @@ class L2(Additive):
     """
 
     name: ClassVar[str] = "l2"
+    hollow: ClassVar[bool] = True
 
     def start(self, x: Tensor, rng: Keyed) -> Tensor:
         """Uniform in the ball, then projected."""
