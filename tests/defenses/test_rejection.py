@@ -8,9 +8,12 @@ from torch.nn import functional as F
 
 import assay
 from assay import losses
+from assay.cli.search import joined, search
+from assay.data import Data
 from assay.defenses import Defense, with_rejection
 from assay.goals import Untargeted
-from assay.models import Defended
+from assay.models import Defended, LabelsOnly
+from assay.oracle import rejected_output
 
 
 class FarFromHalf(Defense):
@@ -65,3 +68,54 @@ def test_an_attack_that_knows_gets_past_the_detector():
     unseen = attack(model, x, Untargeted(y, rejected=2))
     assert bool(unseen.success.all())
     assert model(unseen.x_adv).argmax(1).tolist() == [1]
+
+
+PGD = assay.attacks.PGD(threat=assay.Linf(0.45), steps=60, rel_step=0.05, random_start=False)
+IMAGES = torch.tensor([[0.62, 0.52, 0.45, 0.5], [0.9, 0.9, 0.9, 0.9]], dtype=torch.float64)  # the second is rejected
+RIGHT = torch.tensor([0, 0])
+
+
+def test_labels_alone_count_no_rejected_input():
+    model = Defended(affine(), FarFromHalf())
+    assert model(IMAGES).argmax(1).tolist() == [0, 2]
+    assert rejected_output(model, IMAGES) == rejected_output(LabelsOnly(model), IMAGES) == 2
+    assert rejected_output(affine(), IMAGES) is None
+    small = assay.attacks.FGSM(threat=assay.Linf(0.3))  # which only gets an input rejected
+    assert small(model, IMAGES, RIGHT).success.tolist() == [False, False]
+    assert small(model, IMAGES, Untargeted(RIGHT)).success.tolist() == [True, True]
+    found = PGD(model, IMAGES, RIGHT)
+    assert bool((model(found.x_adv[found.success]).argmax(1) == 1).all())
+    assert found.success[0]
+    assert torch.equal(PGD.perturb(model, IMAGES, RIGHT), PGD.perturb(model, IMAGES, Untargeted(RIGHT, rejected=2)))
+
+
+def test_a_search_counts_rejected_clean_inputs_as_wrong_and_never_aims_at_being_rejected():
+    model, data = Defended(affine(), FarFromHalf()), Data.of((IMAGES, RIGHT))
+    found = joined(list(search(model, data, PGD)))
+    assert found["correct"].tolist() == [True, False]
+    assert found["before"].tolist() == [0, 2]
+    assert found["prediction"][found["success"]].eq(1).all()
+    last = Data.of((IMAGES, torch.tensor([1, 1])))
+    assert joined(list(search(model, last, PGD, goal="next")))["prediction"][0] != 2
+
+
+def test_labels_of_a_rejecting_model_are_evaluated():
+    attack = [("square", assay.attacks.HopSkipJump(threat=assay.Linf(0.3), steps=1))]
+    found = assay.evaluate(
+        LabelsOnly(Defended(affine(), FarFromHalf())),
+        (IMAGES, RIGHT),
+        threat="linf:0.3",
+        suite=attack,
+        progress=False,
+    )
+    assert found.clean_accuracy == 0.5
+
+
+def test_a_universal_perturbation_that_gets_inputs_rejected_fools_nothing():
+    model, data = Defended(affine(), FarFromHalf()), (IMAGES, RIGHT)
+    bright = torch.full((4,), 0.3, dtype=torch.float64)
+    found = assay.universal.measure(model, data, perturbation=bright, threat=assay.Linf(0.3))
+    assert (found.fooling.value, found.accuracy.value, found.clean_accuracy.value) == (0.0, 0.0, 0.5)
+    fitted = assay.fit_universal(model, data, threat=assay.Linf(0.45), epochs=30)
+    after = model((IMAGES + fitted.perturbation).clamp(0, 1)).argmax(1)
+    assert fitted.fooling_rate(model, data).value == float((after == 1).double().mean())
