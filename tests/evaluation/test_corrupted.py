@@ -158,6 +158,11 @@ def test_a_folder_holds_numbers_pictures_and_a_page(tmp_path):
     assert "jpeg compression" in page
     assert "data:image/png;base64" in page
     assert "100.0 (of Light)" in page
+    assert "other images" not in found.table() + page
+    few = corrupt(Light(), (X, Y), baseline=str(tmp_path / "run"), out=tmp_path / "few", limit=4, **settings)
+    name = record["settings"]["data"]
+    assert f"other images ({name})" in few.table()
+    assert f"other images ({name})" in (tmp_path / "few" / "report.html").read_text()
     with Image.open(tmp_path / "run" / "corruptions.png") as sheet:
         assert sheet.height > 15 * 100
     (tmp_path / "run" / "report.html").unlink()

@@ -193,7 +193,7 @@ def corrupt(
             {kind.slug for kind in kinds if kind.extra},
         )
         if compared is not None:
-            found["against"] = numbers.against(found, compared)
+            found["against"] = numbers.against(found, compared, settings["data_digest"])
         record.save("done", found)
         if out is not None:
             draw(source, kinds, wanted, record.path)

@@ -21,12 +21,16 @@ class Baseline:
         clean: its error on clean images; None where it is not known.
         cells: its errors.
         whole: only their means over all five severities are known, which stand in each of them.
+        data: the name of the images that it was measured on; None where it is not known.
+        digest: of those images.
     """
 
     name: str
     clean: float | None
     cells: Cells
     whole: bool = False
+    data: str | None = None
+    digest: str | None = None
 
 
 # Mean error of AlexNet over the five severities of ImageNet-C, and its error on the clean images.

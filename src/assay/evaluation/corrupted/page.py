@@ -14,7 +14,7 @@ from assay import __version__
 from assay.corruptions import Corruption
 from assay.drawing.sheet import laid_out
 from assay.drawing.tiles import Tile, fitted
-from assay.evaluation.corrupted.results import KIND, means
+from assay.evaluation.corrupted.results import KIND, means, other_images
 from assay.evaluation.corrupted.source import Cell, Source
 from assay.evaluation.record import Record
 from assay.evaluation.report.environment import fill
@@ -76,12 +76,19 @@ def render(run: str | Path) -> Path:
         results=found,
         compared=None if found is None else found.get("against"),
         means=_means(found),
+        caution=_caution(found),
         picture=picture,
         version=__version__,
     )
     path = record.path / FILE
     write_atomically(path, page.encode("utf-8"))
     return path
+
+
+def _caution(found: dict[str, Any] | None) -> str | None:
+    """What a baseline on other images means for the errors; None without one."""
+    compared = found and found.get("against")
+    return other_images(compared) if compared and compared["other_images"] is not None else None
 
 
 def _means(found: dict[str, Any] | None) -> list[tuple[str, str]]:

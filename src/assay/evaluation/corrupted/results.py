@@ -75,12 +75,24 @@ def clean_error(found: dict[str, Any]) -> float | None:
 def baseline_of(record: Record) -> Baseline:
     """The errors of a finished run, for others to be measured against."""
     found = record.run["results"]
-    name = str(record.run["settings"]["model"])
-    return Baseline(name=name, clean=clean_error(found), cells=cells_of(found))
+    told = record.run["settings"]
+    return Baseline(
+        name=str(told["model"]),
+        clean=clean_error(found),
+        cells=cells_of(found),
+        data=told["data"],
+        digest=told["data_digest"],
+    )
 
 
-def against(found: dict[str, Any], baseline: Baseline) -> dict[str, Any]:
-    """Corruption errors, in parts of those of the baseline; their mean is mCE where the common ones are whole."""
+def against(found: dict[str, Any], baseline: Baseline, digest: Any) -> dict[str, Any]:
+    """Corruption errors, in parts of those of the baseline; their mean is mCE where the common ones are whole.
+
+    Args:
+        found: results without a baseline.
+        baseline: the errors to divide by.
+        digest: of the images of these results; "other_images" names the baseline's where they are others.
+    """
     cells, clean = cells_of(found), clean_error(found)
     slugs = [each["name"] for each in found["corruptions"] if not each["extra"]]
     whole = set(slugs) == {kind.slug for kind in select("common")}
@@ -96,6 +108,7 @@ def against(found: dict[str, Any], baseline: Baseline) -> dict[str, Any]:
 
     return {
         "baseline": baseline.name,
+        "other_images": None if baseline.digest in (None, digest) else baseline.data,
         "whole": whole,
         "errors": errors(None),
         "relative": None if clean is None else errors(clean),
@@ -129,6 +142,8 @@ def text(found: dict[str, Any]) -> str:
         for name, mean in named:
             shown = f"not known: {_missing(found, name)}" if mean is None else f"{100 * mean:.1f}"
             console.print(f"{name:<{width}} {shown} (of {compared['baseline']})", highlight=False, soft_wrap=True)
+        if compared["other_images"] is not None:
+            console.print(f"{'':<{width}} {other_images(compared)}", highlight=False, soft_wrap=True)
     assert isinstance(console.file, io.StringIO)
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
 
@@ -138,6 +153,14 @@ def means(compared: dict[str, Any]) -> list[tuple[str, float | None]]:
     name = "mCE" if compared["whole"] else "mean CE"
     values = [compared[part] and compared[part]["mean"] for part in ("errors", "relative")]
     return list(zip((name, f"relative {name}"), values, strict=True))
+
+
+def other_images(compared: dict[str, Any]) -> str:
+    """What a baseline that was measured on other images makes of the errors."""
+    return (
+        f"the baseline was measured on other images ({compared['other_images']}): measure it on these, too, before you "
+        "compare."
+    )
 
 
 def _missing(found: dict[str, Any], name: str) -> str:
