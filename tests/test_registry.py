@@ -78,6 +78,7 @@ QUICK = {  # defaults that would take long
     "StAdv": {"steps": 5, "searches": 1},
     "GridSearch": {"points": 3},
     "RandomSearch": {"draws": 3},
+    "Pursuit": {"targets": 1, "rounds": 1, "attack.steps": 2},
     "Relay": {"turns": 2, "queries": 5, "steps": 2},
     "FAB": {"steps": 5},
     "DDN": {"steps": 5},

@@ -50,13 +50,18 @@ def check_inputs(x: Any, bounds: tuple[float, float]) -> None:
         )
 
 
-def as_goal(goal: Any, x: Tensor) -> Goal:
+def as_goal(goal: Any, x: Tensor, rejected: int | None = None) -> Goal:
     """The goal itself, or `Untargeted` for labels; on x's device and as long as x.
+
+    Args:
+        goal: a goal, or labels.
+        x: the inputs.
+        rejected: the output that stands for rejected inputs, which is no success where labels are given.
 
     Raises:
         InputError: there is not one label or goal per sample.
     """
-    aim: Goal = goal if isinstance(goal, Goal) else Untargeted(torch.as_tensor(goal))
+    aim: Goal = goal if isinstance(goal, Goal) else Untargeted(torch.as_tensor(goal), rejected=rejected)
     if len(aim) != len(x):
         raise InputError(f"there are {len(x)} inputs and {len(aim)} labels; they must be as many.")
     return aim.to(x.device)

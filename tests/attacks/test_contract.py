@@ -20,6 +20,7 @@ SETTINGS: dict[str, dict[str, object]] = {
     "AdamSearch": {"steps": 10},
     "ReColorAdv": {"steps": 10, "lr": None},
     "RandomSearch": {"draws": 6, "refine": 6},
+    "Pursuit": {"targets": 2, "rounds": 2, "longer": 2},
     "Relay": {"turns": 2, "queries": 8},
     "Square": {"queries": 30},
     "NES": {"steps": 5, "samples": 12},
@@ -94,7 +95,6 @@ MINIMUM: dict[tuple[str, str], float] = {
     ("SigmaZero", "l0"): 1.0,
 }
 OTHER_MODELS = {"Transfer"}  # needs a surrogate that fits the model: test_transfer
-UNTARGETED_ONLY = {"MultiTargeted"}
 # Settings of PGD, and a wrapper around APGD: what depends on the norm is checked with PGD and APGD. RandomSearch, NES
 # and SPSA leave all of it to the threat.
 ONE_NORM = {
@@ -111,6 +111,7 @@ ONE_NORM = {
     "NES": "l2",
     "SPSA": "linf",
     "MultiTargeted": "l2",
+    "Pursuit": "linf",
 }
 PAIRS = [
     (entry.name, norm)
@@ -135,7 +136,6 @@ def test_contract(name, norm, check):
         factory=factory(name, check),
         norm=norm,
         reach=REACH.get((name, norm), 2.0),
-        targeted=name not in UNTARGETED_ONLY,
         minimum=MINIMUM.get((name, norm)),
     )
     CHECKS[check](case)

@@ -8,7 +8,7 @@ from torch import nn
 
 import assay
 from assay.attacks import FAB, DeepFool
-from assay.errors import LossError, SettingError, ThreatError
+from assay.errors import SettingError, ThreatError
 from assay.goals import Targeted, Untargeted
 from assay.losses import margin
 from assay.testing.case import THREATS, audit, sizes
@@ -234,6 +234,11 @@ def test_mistakes_have_names():
             FAB(threat=L2(), **settings)
     with pytest.raises(ThreatError):
         FAB(threat=None)
+
+
+def test_one_target_leaves_none_to_choose():
     _, model, x, y = affine(4)
-    with pytest.raises(LossError, match="targets"):
-        FAB(threat=L2(), targets=2)(model, x, Targeted((y + 1) % 4))
+    aim = Targeted((y + 1) % 4, away=y)
+    found, wanted = (FAB(threat=L2(), steps=10, targets=targets)(model, x, aim) for targets in (2, None))
+    assert found.success.all()
+    assert torch.equal(found.x_adv, wanted.x_adv)

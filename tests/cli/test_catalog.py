@@ -70,7 +70,7 @@ def test_show_a_suite_lists_its_stages(assay):
     assert [stage["name"] for stage in stages] == [
         "apgd-margin",
         "apgd-ce",
-        "apgd-t",
+        "pursuit",
         "relay",
         "relay-ce",
         "square",

@@ -78,10 +78,11 @@ def calls(monkeypatch):
 
 def test_every_option_arrives(assay, calls, tmp_path):
     options = ("--seed", "3", "--chunk", "8", "--save-adv", "--resume", "--out", tmp_path / "run", "-q")
+    options += ("--targeted", "next")
     assay(*RUN, *options)
     (call,) = calls
     wanted = {"seed": 3, "chunk": 8, "save_adv": True, "resume": True, "overwrite": False, "out": tmp_path / "run"}
-    wanted |= {"limit": 40, "suite": "standard", "devices": 1, "progress": False}
+    wanted |= {"limit": 40, "suite": "standard", "devices": 1, "progress": False, "targeted": "next"}
     wanted |= {"model_name": "digits-mlp", "data_name": "digits"}
     assert {name: call[name] for name in wanted} == wanted
     assert repr(call["threat"]) == "Linf(0.1)"

@@ -14,7 +14,7 @@ from assay.cli.main import main
 
 OPTIONS = {
     "evaluate": "access attack budget chunk data decimals defense device devices fail-under help json limit "
-    "max-queries out overwrite quiet resume save-adv seed suite surrogate threat top-k total-queries",
+    "max-queries out overwrite quiet resume save-adv seed suite surrogate targeted threat top-k total-queries",
     "calibrate": "data defense device drop help json limit quiet skip",
     "certify": "alpha batch data device draws help json limit out overwrite quiet resume seed selection sigma",
     "attack": "access attack batch data decimals device eot help json limit max-queries picture quiet save seed set "

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, final
 
+import numpy as np
 import pytest
 import torch
+from scipy.optimize import linprog
 from torch import Tensor, nn
 
 import assay
@@ -21,6 +23,7 @@ from assay.evaluation.merge import COLUMNS, Table
 from assay.evaluation.report import source
 from assay.evaluation.shards import ADV
 from assay.goals import Goal
+from assay.models import LabelsOnly
 from assay.oracle import Access, Oracle
 from assay.rng import Keyed
 
@@ -163,11 +166,76 @@ def test_the_chunk_does_not_matter(model: Network, data: Any, chunk: int) -> Non
     same(run(model, data, limit=20).samples, run(model, data, limit=20, chunk=chunk).samples)
 
 
-def test_the_order_does_not_matter(model: Network, data: Any) -> None:
+@pytest.mark.parametrize("suite", [SUITE, "standard"], ids=["three", "standard"])
+def test_the_order_does_not_matter(model: Network, data: Any, suite: Any) -> None:
     x, y = data
     order = torch.randperm(N, generator=torch.Generator().manual_seed(3))
-    shuffled = run(model, (x[order], y[order], order), chunk=7)
-    same(run(model, data).samples, shuffled.samples)
+    shuffled = run(model, (x[order], y[order], order), chunk=7, suite=suite)
+    same(run(model, data, suite=suite).samples, shuffled.samples)
+
+
+# ---------------------------------------------------------------- targets
+
+
+@pytest.mark.parametrize("aim", ["next", "least-likely", 2])
+def test_targets_are_reached_wherever_they_can_be(aim: Any) -> None:
+    """Of an affine model a linear programme tells exactly by how much the wanted logit can be ahead of all others."""
+    eps = 0.06
+    weight = torch.randn(4, 12, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 4, dtype=torch.float64)).eval()
+    model[1].weight.data, model[1].bias.data = weight, -0.5 * weight.sum(dim=1)
+    x = torch.rand(30, 3, 2, 2, generator=torch.Generator().manual_seed(6), dtype=torch.float64) * 0.4 + 0.3
+    with torch.no_grad():
+        logits = model(x)
+    y = logits.argmax(dim=1)
+    target = {"next": (y + 1) % 4, "least-likely": logits.argmin(dim=1), 2: torch.full_like(y, 2)}[aim]
+    found = run(model, (x, y), suite="standard", targeted=aim, threat=assay.Linf(eps), chunk=7)
+    for i in range(30):
+        t = int(target[i])
+        if t == y[i]:  # a sample of the class itself is not attacked
+            assert found.samples.robust[i]
+            assert found.samples.forwards[i] == 1
+            continue
+        others = [k for k in range(4) if k != t]
+        rows = np.column_stack([(weight[others] - weight[t]).numpy(), np.ones(3)])  # s <= ahead + move (w_t - w_k)
+        ahead = (logits[i, t] - logits[i, others]).numpy()
+        best = -linprog([0.0] * 12 + [-1.0], A_ub=rows, b_ub=ahead, bounds=[(-eps, eps)] * 12 + [(None, None)]).fun
+        assert bool(found.samples.robust[i]) == (best < 0), best
+        if best > 0:
+            assert found.samples.adv_prediction[i] == t
+    assert 0 < int((~found.samples.robust).sum()) < int((target != y).sum())
+    assert f"targeted ({'class 2' if aim == 2 else aim})" in found.table()
+
+
+def test_targets_are_of_the_sample_and_not_of_its_chunk(model: Network, data: Any) -> None:
+    settings: Any = {"targeted": "random", "suite": "standard"}
+    x, y = data
+    order = torch.randperm(N, generator=torch.Generator().manual_seed(3))
+    same(run(model, data, **settings).samples, run(model, (x[order], y[order], order), chunk=7, **settings).samples)
+    assert run(model, data, **settings).robust_accuracy > run(model, data, suite="standard").robust_accuracy
+
+
+def test_a_run_remembers_its_targets(model: Network, data: Any, tmp_path: Path) -> None:
+    found = run(model, data, targeted="next", out=tmp_path / "run")
+    assert found.store.run["settings"]["goal"] == "next"
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "targeted (next)" in page
+    assert "--targeted next" in page
+    assert "every targeted attack" in page
+    with pytest.raises(StoreError, match='goal: "next" -> "untargeted"'):
+        run(model, data, out=tmp_path / "run", resume=True)
+    assert run(model, data, targeted="1", out=tmp_path / "one").robust_accuracy >= 0
+
+
+@pytest.mark.parametrize(("aim", "found"), [("sideways", "unknown target"), (5, "no class 5"), (-1, "unknown target")])
+def test_targets_that_are_none(model: Network, data: Any, aim: Any, found: str) -> None:
+    with pytest.raises(SettingError, match=found):
+        run(model, data, targeted=aim)
+
+
+def test_targets_need_scores(model: Network, data: Any) -> None:
+    with pytest.raises(AccessError, match="labels only"):
+        run(LabelsOnly(model), data, targeted="next", suite="black-box")
 
 
 def test_the_seed_does_matter(model: Network, data: Any) -> None:

@@ -65,6 +65,14 @@ one_card = pytest.mark.skipif(torch.cuda.device_count() == 1, reason="two proces
 
 
 @one_card
+def test_the_standard_suite_gives_the_same_table_in_two_processes(tmp_path: Path) -> None:
+    options = {**OPTIONS, "suite": "standard", "threat": assay.Linf(0.05), "limit": 16}
+    alone = assay.evaluate("digits-mlp", "digits", **(options | {"chunk": 16}))
+    same(alone, assay.evaluate("digits-mlp", "digits", out=tmp_path / "run", devices=2, **(options | {"chunk": 5})))
+    assert 0.0 < alone.robust_accuracy < alone.clean_accuracy
+
+
+@one_card
 def test_two_processes_give_the_same_table(whole: Evaluation, tmp_path: Path) -> None:
     both = assay.evaluate("digits-mlp", "digits", out=tmp_path / "run", devices=2, **OPTIONS)
     same(whole, both)

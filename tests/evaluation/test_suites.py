@@ -32,8 +32,8 @@ def test_shipped_suites_carry_the_threat_into_every_stage(name: str, threat: ass
 
 def test_standard_is_what_its_page_says() -> None:
     attacks = [repr(stage.attack) for stage in load_suite("standard", LINF).stages]
-    assert [text.split("(")[0] for text in attacks] == ["APGD", "APGD", "MultiTargeted", "Relay", "Relay", "Square"]
-    for text, loss in zip(attacks, ("margin", "ce", "dlr", "margin", "ce"), strict=False):
+    assert [text.split("(")[0] for text in attacks] == ["APGD", "APGD", "Pursuit", "Relay", "Relay", "Square"]
+    for text, loss in zip(attacks, ("margin", "ce", "margin", "margin", "ce"), strict=False):
         assert f"loss='{loss}'" in text
         assert "steps=20" in text
     assert "targets=4" in attacks[2]
@@ -64,7 +64,7 @@ def test_the_budget_of_standard_shortens_and_lengthens() -> None:
 def test_a_stage_for_models_without_gradients_is_left_out_elsewhere() -> None:
     suite = load_suite("standard", LINF)
     fitted, flags = fit(suite, classes=10, access=Access.GRADIENTS)
-    assert [stage.name for stage in fitted.stages] == ["apgd-margin", "apgd-ce", "apgd-t", "relay", "relay-ce"]
+    assert [stage.name for stage in fitted.stages] == ["apgd-margin", "apgd-ce", "pursuit", "relay", "relay-ce"]
     assert flags == []
 
 
@@ -97,15 +97,16 @@ def test_records_are_expressions_that_build_the_same_attack() -> None:
 
 
 def test_few_classes_take_the_fallback_and_say_so() -> None:
-    suite = load_suite("standard", LINF)
+    suite = load_suite("autoattack", LINF)
     for classes in (2, 3):
         fitted, flags = fit(suite, classes=classes, access=Access.GRADIENTS)
-        assert "margin" in repr(fitted.stages[2].attack)
+        assert "margin" in repr(fitted.stages[1].attack)
         assert [flag.code for flag in flags] == ["fallback"]
         assert f"needs 4 classes and the model has {classes}" in flags[0].message
     fitted, flags = fit(suite, classes=4, access=Access.GRADIENTS)
-    assert fitted.stages == suite.stages[:-1]  # the last is for models without gradients
+    assert fitted.stages == suite.stages
     assert flags == []
+    assert fit(load_suite("standard", LINF), classes=2, access=Access.GRADIENTS)[1] == []
 
 
 def test_without_a_fallback_the_stage_is_skipped() -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import assay
 from assay import registry
@@ -44,6 +45,18 @@ def test_the_card_of_the_robust_network_promises_65_percent():
     assert card["threat"] == "Linf(0.1)"
     assert card["measured"]["robust_accuracy"]["value"] >= 0.65
     assert card["measured"]["robust_accuracy"]["samples"] == 2000
+
+
+def test_weights_of_what_is_no_classifier_are_small_and_come_back_to_the_last_bit():
+    names = [name for name in zoo.names() if "kind" in zoo.card(name)]
+    assert len(names) == 5
+    assert sum((zoo.WEIGHTS / f"{name}.safetensors").stat().st_size for name in names) <= 900_000
+    for name in names:
+        stored, state = load_file(zoo.WEIGHTS / f"{name}.safetensors"), load_model(name).state_dict()
+        assert stored.keys() == state.keys()
+        for key, value in state.items():
+            assert stored[key].dtype == (torch.float16 if value.is_floating_point() else value.dtype)
+            assert torch.equal(stored[key].to(value.dtype), value)
 
 
 @pytest.mark.parametrize("name", zoo.names())

@@ -31,11 +31,13 @@ def test_a_row_for_each_epoch(screen):
     with Display(10, 5, 64, show=True) as display:
         display.epoch(ROW)
         display.epoch(ROW | {"epoch": 10, "clean": None, "robust": None})
-    head, row, last = text.getvalue().splitlines()
+        display.epoch(ROW | {"images_per_second": 0.42})
+    head, row, last, slow = text.getvalue().splitlines()
     assert head.split() == ["epoch", "loss", "clean", "robust", "images/s", "lr"]
     assert row.split() == ["2/10", "1.2500", "87.5%", "50.0%", "1,234", "0.002"]
     assert last.split()[2:4] == ["-", "-"]
-    assert len(head) == len(row) == len(last)
+    assert slow.split()[4] == "0.42"
+    assert len(head) == len(row) == len(last) == len(slow)
 
 
 def test_lines_now_and_then_where_there_is_no_terminal(screen, monkeypatch):

@@ -37,14 +37,15 @@ def test_sgd(nesterov):
 
 
 @pytest.mark.parametrize("apart", [False, True])
-def test_adam_and_adamw(apart):
+@pytest.mark.parametrize("first", [0.8, 0])
+def test_adam_and_adamw(apart, first):
     w, m, v = FIRST.clone(), 0.0, 0.0
     for t, gradient in enumerate(GRADIENTS, start=1):
         g = gradient if apart else gradient + 0.1 * w
         w = (1 - 0.05 * 0.1) * w if apart else w
-        m, v = 0.8 * m + 0.2 * g, 0.9 * v + 0.1 * g * g
-        w = w - 0.05 * (m / (1 - 0.8**t)) / ((v / (1 - 0.9**t)).sqrt() + 1e-8)
-    part = (AdamW if apart else Adam)(lr=0.05, weight_decay=0.1, betas=(0.8, 0.9))
+        m, v = first * m + (1 - first) * g, 0.9 * v + 0.1 * g * g
+        w = w - 0.05 * (m / (1 - first**t)) / ((v / (1 - 0.9**t)).sqrt() + 1e-8)
+    part = (AdamW if apart else Adam)(lr=0.05, weight_decay=0.1, betas=(first, 0.9))
     torch.testing.assert_close(stepped(part), w)
 
 

@@ -23,6 +23,7 @@ from assay.attacks.pdpgd import PDPGD
 from assay.attacks.pgd import BIM, FGSM, MIFGSM, PGD
 from assay.attacks.pointwise import Pointwise
 from assay.attacks.presets import DIFGSM, NIFGSM, SINIFGSM, TIFGSM, VMIFGSM
+from assay.attacks.pursuit import Pursuit
 from assay.attacks.relay import Relay
 from assay.attacks.salt_and_pepper import SaltAndPepper
 from assay.attacks.sigma_zero import SigmaZero
@@ -66,6 +67,7 @@ __all__ = [
     "MultiTargeted",
     "OnePixel",
     "Pointwise",
+    "Pursuit",
     "RandomSearch",
     "ReColorAdv",
     "Relay",

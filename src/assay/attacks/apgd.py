@@ -11,6 +11,7 @@ from torch import Tensor
 
 from assay.attacks.around import Around
 from assay.attacks.base import Attack, best_of
+from assay.attacks.boundaries import ranked
 from assay.attacks.climb import Climb, climbed
 from assay.errors import LossError, SettingError, ThreatError
 from assay.goals import Goal, Targeted, Untargeted
@@ -140,6 +141,8 @@ def _nonzero(theta: Tensor) -> Tensor:
 class MultiTargeted(Around):
     """An untargeted goal attacked through targeted losses, one promising class after the other.
 
+    Where the goal names one class, nothing is left to choose: the inner attack runs towards that one.
+
     For each of the `targets` classes with the largest clean logits besides the right one the inner attack runs with the
     targeted form of its loss; any wrong class counts as success, and a sample leaves as soon as it is broken.
 
@@ -149,7 +152,7 @@ class MultiTargeted(Around):
 
     Raises:
         SettingError: `targets` is not positive.
-        LossError: the goal is not untargeted, or the model has too few classes for the inner attack's loss.
+        LossError: the goal is not about classes, or the model has too few for the inner attack's loss.
 
     References:
         Croce, Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
@@ -174,16 +177,17 @@ class MultiTargeted(Around):
 
     def run(self, oracle: Oracle, x: Tensor, goal: Goal, rng: Keyed) -> Tensor:
         """The inner attack towards each target in turn."""
+        if isinstance(goal, Targeted):
+            return self.attack.run(oracle, x, goal, rng)
         if not isinstance(goal, Untargeted):
-            raise LossError("MultiTargeted chooses the targets itself: give it labels (an untargeted goal).")
+            raise LossError("MultiTargeted chooses the targets itself: give it labels, or a Targeted goal.")
         logits = oracle.clean()
         if not isinstance(logits, Tensor) or logits.ndim != 2:
             raise ThreatError("MultiTargeted needs a classifier's logits.")
-        others = logits.nan_to_num(-torch.inf).scatter(1, goal.classes[:, None], -torch.inf)
-        ranked = others.argsort(dim=1, descending=True, stable=True)[:, : min(self.targets, logits.shape[1] - 1)]
+        classes = ranked(logits, goal)[:, : self.targets]
 
         def towards(rank: int) -> Tensor:
-            target = Targeted(ranked[:, rank], away=goal.classes)
+            target = Targeted(classes[:, rank], away=goal.classes)
             return self.attack.run(oracle.towards(target), x, target, rng)
 
-        return best_of(oracle, [partial(towards, rank) for rank in range(ranked.shape[1])])
+        return best_of(oracle, [partial(towards, rank) for rank in range(classes.shape[1])])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from assay.errors import AccessError, InputError, QueriesSpent
 from assay.goals import Goal
 from assay.inputs import as_goal, check_inputs
-from assay.oracle import Access, Oracle, granted_access
+from assay.oracle import Access, Oracle, granted_access, rejected_output
 from assay.rng import Keyed
 from assay.threats import Threat
 from assay.transformations import EOT
@@ -106,7 +106,8 @@ class Attack(ABC):
         Args:
             model: a module or callable that takes inputs inside the threat's bounds and returns logits.
             x: clean inputs, `(b, *shape)`, inside the bounds.
-            goal: right labels `(b,)`, which means `Untargeted`, or a `Goal`.
+            goal: right labels `(b,)`, or a `Goal`. Labels mean `Untargeted`; where the model rejects inputs, being
+                rejected is then no success.
             seed: key of all random draws.
             index: the samples' own numbers, `(b,)` int64 (their place in the data set); with them, results do not
                 depend on how samples are batched. Their place in this batch when None.
@@ -131,7 +132,7 @@ class Attack(ABC):
         _check_device(model, x)
         with evaluating(model), torch.inference_mode(False), torch.no_grad():
             x = x.clone() if x.is_inference() else x.detach()
-            goal = self.aim(as_goal(goal, x))
+            goal = self.aim(_asked(model, x, goal))
             rng = _rng(seed, index, x)
             oracle = Oracle(
                 model,
@@ -173,7 +174,7 @@ class Attack(ABC):
         """
         with torch.inference_mode(False), torch.no_grad():
             x = x.clone() if x.is_inference() else x.detach()
-            goal = self.aim(as_goal(goal, x))
+            goal = self.aim(_asked(model, x, goal))
             rng = _rng(seed, index, x)
             access = max(self.access, min(granted_access(model), Access.SCORES))  # to tell which of several is worst
             oracle = Oracle(
@@ -221,6 +222,11 @@ def smallest_found(oracle: Oracle, x: Tensor, theta: Tensor) -> Tensor:
         return theta
     found = oracle.best_distance.isfinite().reshape(-1, *[1] * (x.ndim - 1))
     return oracle.threat.project(x, torch.where(found, oracle.best_x - x, theta))
+
+
+def _asked(model: Any, x: Tensor, goal: Any) -> Goal:
+    """The goal; of labels the one that counts no rejected input of this model."""
+    return as_goal(goal, x, None if isinstance(goal, Goal) else rejected_output(model, x))
 
 
 def _rng(seed: int, index: Tensor | None, x: Tensor) -> Keyed:

@@ -74,9 +74,11 @@ def groups(oracle: Oracle, boundaries: Boundaries) -> tuple[Tensor, ...]:
 
 
 def ranked(output: Tensor, goal: Untargeted | Targeted) -> Tensor:
-    """All classes but the goal's, the likeliest first, `(b, classes - 1)`."""
-    others = output.nan_to_num(-torch.inf).scatter(1, goal.classes[:, None], -torch.inf)
-    return others.argsort(dim=1, descending=True, stable=True)[:, : output.shape[1] - 1]
+    """All classes but the goal's (and what stands for rejected inputs), the likeliest first, `(b, classes - 1)`."""
+    others, count = output.nan_to_num(-torch.inf).scatter(1, goal.classes[:, None], -torch.inf), output.shape[1] - 1
+    if isinstance(goal, Untargeted) and goal.rejected is not None:
+        others[:, goal.rejected], count = -torch.inf, count - 1
+    return others.argsort(dim=1, descending=True, stable=True)[:, :count]
 
 
 def logits(output: object) -> Tensor:

@@ -59,7 +59,7 @@ class FAB(Attack):
     Raises:
         SettingError: a setting is out of range.
         ThreatError: the threat is none of `L2`, `Linf` and `L1`.
-        LossError: the goal or the model's output is not about classes, or `targets` are asked for with a targeted goal.
+        LossError: the goal or the model's output is not about classes.
 
     Deviations:
         The nearest class is chosen by distances within the box, where the paper takes those without it. With a targeted
@@ -137,10 +137,10 @@ class FAB(Attack):
         return self.threat.project(x, best.theta)
 
     def _aims(self, oracle: Oracle, goal: Goal) -> list[Boundaries]:
-        if self.targets is None:
+        if self.targets is None or isinstance(goal, Targeted):
             return [Boundaries.of(oracle, goal, self.candidates)]
         if not isinstance(goal, Untargeted):
-            raise LossError("FAB chooses the targets itself: give it labels (an untargeted goal), or targets=None.")
+            raise LossError("FAB chooses the targets itself: give it labels, a Targeted goal, or targets=None.")
         targets = ranked(logits(oracle.clean()), goal)[:, : self.targets]
         towards = partial(Targeted, away=goal.classes, confidence=goal.confidence)
         return [Boundaries(towards(target), (target_ahead,)) for target in targets.unbind(1)]

@@ -32,9 +32,7 @@ def attack(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of it, such as steps=100.")
     ] = None,
-    targeted: Annotated[
-        str | None, typer.Option(metavar="TARGET", help="random, next, least-likely, or a class number.")
-    ] = None,
+    targeted: options.Targeted = None,
     eot: Annotated[
         str | None,
         typer.Option(
@@ -65,10 +63,11 @@ def attack(
     from assay import grammar
     from assay.cli import search
     from assay.data import load_data
+    from assay.evaluation import aims
     from assay.models import Metered
     from assay.models.load import recorded
 
-    search.check_goal(goal)
+    aims.check(goal)
     built = grammar.attack(attack, threat, settings or ())
     views = None if eot is None else grammar.eot(eot)
     model = options.view(options.canonical("model", model), access, top_k, decimals)

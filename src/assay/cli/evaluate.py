@@ -34,6 +34,7 @@ def evaluate(
         list[str] | None,
         typer.Option(metavar="ATTACK", help="In place of a suite: an attack; may be repeated, in this order."),
     ] = None,
+    targeted: options.Targeted = None,
     defense: Annotated[
         list[str] | None,
         typer.Option(
@@ -124,6 +125,7 @@ def evaluate(
             samples,
             threat=allowed,
             suite=stages,
+            targeted=targeted,
             defense=defenses or None,
             surrogate=surrogate,
             out=out,

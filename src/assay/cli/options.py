@@ -38,6 +38,10 @@ Threat = Annotated[
     ),
 ]
 Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N samples.")]
+Targeted = Annotated[
+    str | None,
+    typer.Option(metavar="TARGET", help="Lead to one class: random, next, least-likely, or a class number."),
+]
 Seed = Annotated[int, typer.Option(help="Key of every random draw.")]
 MaxQueries = Annotated[
     int | None,

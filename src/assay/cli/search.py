@@ -11,33 +11,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from assay.errors import AccessError, SettingError
+from assay.errors import AccessError
+from assay.evaluation import aims
 from assay.evaluation.chunks import placement
 from assay.evaluation.queries import numbers
 from assay.evaluation.schema import Queries
 from assay.goals import Goal, Targeted, Untargeted
-from assay.oracle import Access, Oracle, granted_access
-from assay.rng import Keyed, derive
+from assay.oracle import Access, Oracle, granted_access, rejected_output
 
 if TYPE_CHECKING:
     from assay.attacks import Attack
     from assay.data import Data
     from assay.transformations import EOT
 
-RELATIVE = ("random", "next", "least-likely")
 SAVED = ("x_adv", "x", "y", "success", "distance", "prediction", "forwards", "backwards", "index")
 
 Columns = dict[str, Tensor]
-
-
-def check_goal(goal: str) -> None:
-    """Refuse a goal that is neither untargeted, a rule for targets, nor a class number.
-
-    Raises:
-        SettingError: it is none of these.
-    """
-    if goal not in ("untargeted", *RELATIVE) and not goal.isdecimal():
-        raise SettingError(f"unknown target {goal!r}: give {', '.join(RELATIVE)}, or the number of a class (from 0).")
 
 
 def check_access(model: Any, attack: Attack, goal: str) -> None:
@@ -47,8 +36,7 @@ def check_access(model: Any, attack: Attack, goal: str) -> None:
         AccessError: it does.
     """
     granted = granted_access(model)
-    if goal != "untargeted" and granted < Access.SCORES:
-        raise AccessError("targets are chosen by the model's scores, and it grants labels only.")
+    aims.check_access(goal, granted)
     if attack.access > granted:
         raise AccessError(
             f"{type(attack).__name__} asks for {attack.access.name.lower()}, the model grants {granted.name.lower()}. "
@@ -61,7 +49,7 @@ def search(
     data: Data,
     attack: Attack,
     *,
-    goal: str = "untargeted",
+    goal: str = aims.UNTARGETED,
     seed: int = 0,
     max_queries: int | None = None,
     batch: int = 256,
@@ -90,17 +78,20 @@ def search(
     place, dtype = placement(model, torch.device(device))
     for start in range(0, len(data), batch):
         x, y, index = data.batch(start, start + batch)
-        if goal.isdecimal() and not bool((keep := y != int(goal)).all()):
+        if not bool((keep := aims.led_astray(goal, y)).all()):
             x, y, index = x[keep], y[keep], index[keep]
         if len(y) == 0:
             continue
         x_on, y_on, index_on = x.to(place, dtype or x.dtype), y.to(place), index.to(place)
-        wanted: Goal = Untargeted(y_on)
+        rejected = rejected_output(model, x_on)
+        wanted: Goal = Untargeted(y_on, rejected=rejected)
         clean = None
-        if goal != "untargeted":
-            clean, output = _clean(model, x_on, y_on, attack, eot=eot, seed=seed, index=index_on)
-            classes = _classes(output, data)
-            wanted = Targeted(_targets(goal, y_on, index_on, output, classes, seed), away=y_on)
+        if goal != aims.UNTARGETED or rejected is not None:
+            oracle = _clean(model, x_on, y_on, attack, eot=eot, seed=seed, index=index_on)
+            clean = oracle.record.prediction
+        if goal != aims.UNTARGETED:
+            chosen = aims.targets(goal, y_on, index_on, oracle.clean()[:, :rejected], seed, data.name)
+            wanted = Targeted(chosen, away=y_on)
         result = attack(
             model, x_on, wanted, seed=seed, index=index_on, max_queries=max_queries, eot=eot, keep_moves=keep_moves
         )
@@ -124,33 +115,12 @@ def search(
         yield {name: column.cpu() for name, column in columns.items()}
 
 
-def _clean(
-    model: Any, x: Tensor, y: Tensor, attack: Attack, *, eot: EOT | None, seed: int, index: Tensor
-) -> tuple[Tensor, Any]:
-    """Predictions and raw output on the clean inputs."""
-    oracle = Oracle(model, x, Untargeted(y), attack.threat, access=Access.SCORES, eot=eot, seed=seed, index=index)
+def _clean(model: Any, x: Tensor, y: Tensor, attack: Attack, *, eot: EOT | None, seed: int, index: Tensor) -> Oracle:
+    """An oracle that has judged the clean inputs, and so knows the decisions and outputs."""
+    access = min(granted_access(model), Access.SCORES)
+    oracle = Oracle(model, x, Untargeted(y), attack.threat, access=access, eot=eot, seed=seed, index=index)
     oracle.judge_clean()
-    return oracle.record.prediction, oracle.clean()
-
-
-def _classes(output: Tensor, data: Data) -> int:
-    classes = output.shape[1]
-    if classes < 2:
-        raise SettingError(f"a target needs at least two classes; the model knows {classes} on {data.name}.")
-    return int(classes)
-
-
-def _targets(goal: str, y: Tensor, index: Tensor, output: Tensor, classes: int, seed: int) -> Tensor:
-    if goal == "next":
-        return (y + 1) % classes
-    if goal == "least-likely":
-        return output.scatter(1, y[:, None], torch.inf).argmin(dim=1)
-    if goal == "random":
-        drawn = Keyed(derive(seed, "targets"), index).integers(0, classes - 1)
-        return drawn + (drawn >= y).to(drawn)
-    if int(goal) >= classes:
-        raise SettingError(f"there is no class {goal}: the model knows 0 to {classes - 1}.")
-    return torch.full_like(y, int(goal))
+    return oracle
 
 
 def joined(chunks: list[Columns]) -> Columns:

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from assay.attacks import Result
 from assay.data import Data
 from assay.errors import InputError, QueriesSpent, SettingError, StoreError
-from assay.evaluation import defended
+from assay.evaluation import aims, defended
 from assay.evaluation.journal import Journal
 from assay.evaluation.shards import ADV, CLEAN, Shard
 from assay.evaluation.stages import DRAWS, Stage, Suite
 from assay.evaluation.store import Store
-from assay.goals import Untargeted
+from assay.goals import Goal, Targeted, Untargeted
 from assay.inputs import check_inputs
 from assay.models.metered import Metered
 from assay.oracle import Access, Oracle, granted_access, is_stochastic
@@ -102,7 +102,8 @@ class Work:
         Once the total of queries is used up, what is left of the stages is noted as not asked about.
         """
         clean = self.store.read_shard(CLEAN, start).columns
-        alive = (clean["prediction"] == clean["label"]).nonzero().flatten()
+        astray = aims.led_astray(self.store.run["settings"]["goal"], clean["label"])
+        alive = ((clean["prediction"] == clean["label"]) & astray).nonzero().flatten()
         best = torch.full((len(clean["index"]),), torch.inf, dtype=torch.float64)
         batch: Batch | None = None
         saving = self.store.run["settings"]["save_adv"]
@@ -186,7 +187,7 @@ class Work:
             result = defended.posed(stage, self.surrogate)(
                 model,
                 batch.x[rows],
-                defended.goal(stage, batch.y[rows], settings.get("rejected")),
+                self._goal(stage, batch, rows, alive),
                 seed=derive(settings["seed"], number),
                 index=batch.index[alive],
                 clean_output=batch.output[rows] if stage.eot is None else None,
@@ -217,6 +218,16 @@ class Work:
             partial=self.spent,
         )
         return shard, result.x_adv
+
+    def _goal(self, stage: Stage, batch: Batch, rows: Tensor, alive: Tensor) -> Goal:
+        """What a stage looks for on these rows."""
+        settings = self.store.run["settings"]
+        y, rejected = batch.y[rows], settings.get("rejected")
+        if settings["goal"] == aims.UNTARGETED:
+            return defended.goal(stage, y, rejected)
+        output, index = batch.output[rows][:, :rejected], batch.index[alive].to(y.device)
+        chosen = aims.targets(settings["goal"], y, index, output, settings["seed"], self.data.name)
+        return Targeted(chosen, away=y)
 
     def _worse(
         self, worst: Shard | None, shard: Shard, moved: Tensor, batch: Batch, alive: Tensor, nearer: Tensor

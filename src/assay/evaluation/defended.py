@@ -75,15 +75,6 @@ def bare(model: Any) -> Any:
     return model if found is None else found.model
 
 
-def rejected(model: Any, x: Tensor) -> int | None:
-    """The output that stands for a rejected input, from a look at one; None where none is rejected."""
-    parts = model.modules() if isinstance(model, nn.Module) else ()
-    if not any(getattr(part, "rejects", False) for part in parts):
-        return None
-    with torch.no_grad():
-        return int(model(x[:1]).shape[1]) - 1
-
-
 def source(model: Any, surrogate: Any, x: Tensor) -> Any:
     """What attacks that do not know of the defense attack: the surrogate, or the bare model when None.
 
@@ -128,7 +119,7 @@ def posed(stage: Stage, surrogate: Any) -> Attack:
 
 
 def goal(stage: Stage, y: Tensor, rejected: int | None) -> Untargeted:
-    """What a stage looks for; being rejected is no success but in the round of that name."""
+    """What a stage looks for without a target; being rejected is no success but in the round of that name."""
     return Untargeted(y, rejected=None if stage.mode == "rejected" else rejected)
 
 

@@ -17,7 +17,7 @@ from assay.attacks.base import evaluating
 from assay.data import Data
 from assay.defenses import Defense
 from assay.errors import StoreError
-from assay.evaluation import checks, defended, prepare
+from assay.evaluation import aims, checks, defended, prepare
 from assay.evaluation.chunks import Work, complete, missing, placement, run
 from assay.evaluation.flags import Flag
 from assay.evaluation.progress import Display
@@ -39,6 +39,7 @@ def evaluate(
     *,
     threat: Threat | str,
     suite: str | os.PathLike[str] | Sequence[tuple[str, Attack]] | None = None,
+    targeted: str | int | None = None,
     defense: Defense | str | Sequence[Defense | str] | None = None,
     surrogate: Any = None,
     out: str | os.PathLike[str] | None = None,
@@ -71,6 +72,9 @@ def evaluate(
         threat: What the attacker may do, as an object or as text ("linf:8/255", or "linf" for no budget).
         suite: A name ("quick", "standard", "minimal"), the path of a .toml file, or a list of (name, attack). None is
             "standard", or "minimal" for a threat without a budget.
+        targeted: How the class is chosen that each sample shall get, where any wrong one will not do: "random", "next",
+            "least-likely" (by the clean scores), or the number of one class, whose own samples are then not attacked. A
+            sample is robust when it is classified rightly and was not led there.
         defense: What is put around the model: each attack of the suite is then run twice, first without and then with
             knowledge of it, and ``results["defense"]`` tells what each leaves. Several in order, the first nearest to
             the input.
@@ -113,6 +117,8 @@ def evaluate(
     folder, temporary = prepare.folder(out, group, resume=resume, overwrite=overwrite)
     with _removed_on_failure(folder, temporary):
         threat = prepare.threat(threat)
+        goal = aims.UNTARGETED if targeted is None else str(targeted)
+        aims.check(goal)
         suite = default_suite(threat) if suite is None else suite
         if defense is not None:
             model, model_name = defended.around(
@@ -127,14 +133,14 @@ def evaluate(
         with evaluating(module):
             meter = prepare.meter(module, total_queries, devices * group.world)
             with prepare.counting_on(meter, folder, resume=resume):
-                fitted, seen = prepare.fitted(meter or module, samples, threat, suite, place, dtype, budget)
+                fitted, seen = prepare.fitted(meter or module, samples, threat, suite, place, dtype, budget, goal)
             flags += seen
             source = None
             if defense is not None:
-                fitted, source = prepare.shown_twice(module, surrogate, samples, fitted, place, dtype)
+                fitted, source = prepare.shown_twice(module, surrogate, samples, fitted, place, dtype, goal)
             settings = _settings(
                 model_name or named or type(module).__name__, module, samples, threat, fitted,
-                seed=seed, limit=limit, max_queries=max_queries, save_adv=save_adv,
+                goal=goal, seed=seed, limit=limit, max_queries=max_queries, save_adv=save_adv,
                 chunk=prepare.chunk(chunk, samples, devices * group.world, folder if resume else None),
             )  # fmt: skip
             settings |= cast(Settings, prepare.told(module, surrogate, source, samples, place, dtype))
@@ -177,6 +183,7 @@ def _settings(
     threat: Threat,
     suite: Suite,
     *,
+    goal: str,
     seed: int,
     limit: int | None,
     max_queries: int | None,
@@ -191,7 +198,7 @@ def _settings(
         "data_digest": samples.fingerprint(),
         "classes": None if samples.classes is None else list(samples.classes),
         "threat": repr(threat),
-        "goal": "untargeted",
+        "goal": goal,
         "suite": suite.record(),
         "seed": seed,
         "limit": limit,

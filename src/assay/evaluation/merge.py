@@ -8,7 +8,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from assay.evaluation import queries
+from assay.evaluation import aims, queries
 from assay.evaluation.schema import Curve, Distances, Share, StageRecord, StageResult
 from assay.evaluation.shards import Shard
 from assay.evaluation.stats import wilson
@@ -60,13 +60,16 @@ class Table:
 COLUMNS = tuple(field.name for field in fields(Table) if field.name != "stages")
 
 
-def worst_case(clean: Shard, stages: list[Shard], *, minimal: bool = False) -> dict[str, Tensor]:
+def worst_case(
+    clean: Shard, stages: list[Shard], *, minimal: bool = False, goal: str = aims.UNTARGETED
+) -> dict[str, Tensor]:
     """One chunk's rows of the table: the clean predictions, and what each stage did to the survivors.
 
     Args:
         clean: The predictions on the unchanged inputs.
         stages: The stages' shards, in order.
         minimal: Every stage was asked about all samples that are right at first, and the smallest distance counts.
+        goal: What the stages looked for; a sample that is of its target class already was not asked about.
 
     Raises:
         ValueError: A stage was computed for other samples than those that it is to be asked about; the message names
@@ -80,9 +83,9 @@ def worst_case(clean: Shard, stages: list[Shard], *, minimal: bool = False) -> d
     rows["distance"] = torch.where(robust, torch.inf, 0.0).double()
     rows["forwards"] = torch.ones_like(rows["index"])
     rows["backwards"] = torch.zeros_like(rows["index"])
-    right = robust.clone()
+    right, astray = robust.clone(), aims.led_astray(goal, rows["label"])
     for number, shard in enumerate(stages, start=1):
-        asked = (right if minimal else robust).nonzero().flatten()
+        asked = ((right if minimal else robust) & astray).nonzero().flatten()
         if not torch.equal(rows["index"][asked], shard.columns["index"]):
             raise ValueError(shard.stage)
         nearer = shard.columns["success"].bool() & (shard.columns["distance"] < rows["distance"][asked])

@@ -21,7 +21,7 @@ from assay import grammar
 from assay.attacks import Attack
 from assay.data import Data, load_data
 from assay.errors import AssayError, InputError, ModelError, QueriesSpent, SettingError, ThreatError
-from assay.evaluation import checks, defended
+from assay.evaluation import aims, checks, defended
 from assay.evaluation.flags import Flag
 from assay.evaluation.folder import RUN, check
 from assay.evaluation.ranks import Group
@@ -32,7 +32,7 @@ from assay.evaluation.suites import fit, load_suite
 from assay.goals import Untargeted
 from assay.inputs import check_classes, check_inputs
 from assay.models.metered import Metered
-from assay.oracle import Access, granted_access, is_stochastic
+from assay.oracle import Access, granted_access, is_stochastic, rejected_output
 from assay.threats import Threat
 
 _CHUNK = 1000  # samples in a shard at most
@@ -124,13 +124,15 @@ def fitted(
     device: torch.device,
     dtype: torch.dtype | None,
     budget: float,
+    goal: str,
 ) -> tuple[Suite, list[Flag]]:
     """The suite as this model and threat allow it, with everything that a look at the model showed.
 
     Raises:
-        AccessError: No stage is left.
+        AccessError: No stage is left, or targets cannot be chosen.
         InputError: Labels are out of range.
         ModelError: The model does not take the samples, or its output cannot be used.
+        SettingError: There is no such target.
     """
     x, y, _ = samples.batch(0, checks.PROBE)
     check_inputs(x, threat.bounds)
@@ -147,10 +149,14 @@ def fitted(
     access = granted_access(model)
     if samples.y is not None and access > Access.LABELS:
         check_classes(Untargeted(samples.y), classes)
-    decided = defended.rejected(model, x)
+    decided = rejected_output(model, x)
+    classes = classes if decided is None else decided
+    aims.check_access(goal, access)
+    if goal != aims.UNTARGETED:
+        aims.check_classes(goal, classes, samples.name)
     found, fitting = fit(
         load_suite(suite, threat, budget),
-        classes=classes if decided is None else decided,
+        classes=classes,
         access=access,
         stochastic=is_stochastic(model),
     )
@@ -160,16 +166,19 @@ def fitted(
 
 
 def shown_twice(
-    model: Any, surrogate: Any, samples: Data, suite: Suite, device: torch.device, dtype: torch.dtype | None
+    model: Any, surrogate: Any, samples: Data, suite: Suite, device: torch.device, dtype: torch.dtype | None, goal: str
 ) -> tuple[Suite, Any]:
     """The stages of a run that shows a defense, and what those attack that do not know of it.
 
     Raises:
         ModelError: It cannot be read, or does not take the samples.
+        SettingError: The defense rejects, which has two readings for untargeted goals only.
     """
     x = samples.batch(0, 1)[0]
     x = x.to(device, dtype or x.dtype)
-    rejects = defended.rejected(model, x) is not None
+    rejects = rejected_output(model, x) is not None
+    if rejects and goal != aims.UNTARGETED:
+        raise SettingError("a defense that rejects inputs is shown untargeted only: leave the target out.")
     return defended.twice(suite, rejects=rejects), defended.source(model, surrogate, x)
 
 
@@ -178,7 +187,7 @@ def told(
 ) -> dict[str, Any]:
     """What settings hold about a defense: what stands for rejected inputs, and what else was attacked."""
     x = samples.batch(0, 1)[0]
-    rejected = defended.rejected(model, x.to(device, dtype or x.dtype))
+    rejected = rejected_output(model, x.to(device, dtype or x.dtype))
     found: dict[str, Any] = {} if rejected is None else {"rejected": rejected}
     if surrogate is not None:
         found["surrogate"] = surrogate if isinstance(surrogate, str) else type(surrogate).__name__

@@ -52,7 +52,7 @@ class _Settings(TypedDict):
     data_digest: str  # of labels, sample numbers and inputs: all inputs of a tensor, four of lazy data
     classes: list[str] | None  # names of the classes, where the data have any
     threat: str  # an expression
-    goal: str  # "untargeted"
+    goal: str  # "untargeted", or how the target of each sample is chosen
     suite: SuiteRecord
     seed: int
     limit: int | None  # as asked for

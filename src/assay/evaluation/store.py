@@ -263,7 +263,8 @@ class Store:
     def _merge_chunk(self, start: int) -> dict[str, torch.Tensor]:
         stages = [self.read_shard(stage, start) for stage in self.stages[1:]]
         try:
-            return worst_case(self.read_shard(CLEAN, start), stages, minimal=self.minimal)
+            goal = self.run["settings"]["goal"]
+            return worst_case(self.read_shard(CLEAN, start), stages, minimal=self.minimal, goal=goal)
         except ValueError as error:
             path = self.shard_path(str(error), start)
             raise StoreError(

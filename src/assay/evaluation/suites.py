@@ -44,7 +44,7 @@ def load_suite(
     Example:
         >>> import assay
         >>> [stage.name for stage in load_suite("standard", assay.Linf(0.1)).stages]
-        ['apgd-margin', 'apgd-ce', 'apgd-t', 'relay', 'relay-ce', 'square']
+        ['apgd-margin', 'apgd-ce', 'pursuit', 'relay', 'relay-ce', 'square']
     """
     if isinstance(budget, bool) or not isinstance(budget, (int, float)) or not 0 < budget < math.inf:
         raise SettingError(f"the budget is a positive number, 1 for a suite as it is; got {budget!r}.")

@@ -151,4 +151,4 @@ class Evaluation:
     def table(self) -> str:
         """The run as a table for people."""
         seconds = sum(self.store.read_shard(CLEAN, start).seconds for start, _ in self.store.chunks)
-        return text.table(self.results, self.flags, seconds)
+        return text.table(self.results, self.flags, seconds, self.store.run["settings"]["goal"])

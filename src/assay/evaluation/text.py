@@ -7,18 +7,19 @@ import io
 from rich.console import Console
 from rich.table import Table as Grid
 
-from assay.evaluation import defended
+from assay.evaluation import aims, defended
 from assay.evaluation.flags import Flag
 from assay.evaluation.schema import Distances, Queries, Results, Share, StageResult
 
 
-def table(results: Results, flags: list[Flag], clean_seconds: float) -> str:
+def table(results: Results, flags: list[Flag], clean_seconds: float, goal: str = aims.UNTARGETED) -> str:
     """One row a stage, the numbers of the whole run, and its flags.
 
     Args:
         results: The numbers.
         flags: What their reader has to know.
         clean_seconds: Time that the clean predictions took.
+        goal: What the attacks looked for.
     """
     robust = results["robust_accuracy"]
     grid = _distances(results) if robust is None else _survivors(results, clean_seconds)
@@ -27,6 +28,8 @@ def table(results: Results, flags: list[Flag], clean_seconds: float) -> str:
     for stage in results["stages"]:
         if "queries" in stage:
             console.print(queries(stage["name"], stage["queries"]), highlight=False, soft_wrap=True)
+    if goal != aims.UNTARGETED:
+        console.print(f"attacks         {aims.told(goal)}", highlight=False)
     console.print(f"clean accuracy  {_with_interval(results['clean_accuracy'])}", highlight=False)
     if robust is None:
         console.print(f"median distance {_median(results['distances'])}", highlight=False)

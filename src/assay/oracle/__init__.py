@@ -5,9 +5,9 @@ into full micro-batches, scatters the answers back, counts, and judges each move
 the threat, does the output reach the goal, is it smaller than the best so far. Results are read from its record.
 """
 
-from assay.oracle.access import Access, granted_access, is_stochastic
+from assay.oracle.access import Access, granted_access, is_stochastic, rejected_output
 from assay.oracle.oracle import Oracle
 from assay.oracle.record import Record
 from assay.oracle.view import View
 
-__all__ = ["Access", "Oracle", "Record", "View", "granted_access", "is_stochastic"]
+__all__ = ["Access", "Oracle", "Record", "View", "granted_access", "is_stochastic", "rejected_output"]

@@ -152,6 +152,14 @@ ATTACKS = (
         aliases=("random",),
     ),
     _attack(
+        "Pursuit",
+        "gradients",
+        "brief searches towards several classes, and long ones for the samples that came near",
+        "Croce and Hein 2020, https://arxiv.org/abs/2003.01690",
+        threats=EVERY,
+        inner="APGD",
+    ),
+    _attack(
         "Relay",
         "gradients",
         "gradient ascent and random search by turns, each from where the other one ended",

@@ -53,7 +53,7 @@ class Display:
         epoch, place = divmod(done - 1, self._steps)
         speed = (place + 1) * self._batch / seconds if seconds else 0.0
         left = total / done * (self._epochs * self._steps - done)
-        state = f"loss {loss:.3f}  {speed:,.0f} images/s  {clock(left)} left"
+        state = f"loss {loss:.3f}  {_rate(speed)} images/s  {clock(left)} left"
         where = f"epoch {epoch + 1}/{self._epochs}"
         self._bar.update(done, where, f"{where}, step {place + 1}/{self._steps}: {state}", state=state)
 
@@ -63,13 +63,18 @@ class Display:
             measured = " ".join(f"{'-' if row[key] is None else f'{row[key]:.1%}':>8}" for key in ("clean", "robust"))
         else:
             measured = "-" if row["quality"] is None else f"{row['quality']:.5g}"
-        speed = f"{row['images_per_second']:,.0f}"
+        speed = _rate(row["images_per_second"])
         place = f"{row['epoch']}/{self._epochs}"
         self.say(f"{place:>5} {row['loss']:>9.4f} {measured:>17} {speed:>9} {row['lr']:>9.2g}")
 
     def say(self, text: str) -> None:
         """A line for people."""
         self._bar.say(text)
+
+
+def _rate(speed: float) -> str:
+    """Whole images, or two digits where they are few."""
+    return f"{speed:,.0f}" if speed >= 10 else f"{speed:.2g}"
 
 
 def say(text: str) -> None:

@@ -101,7 +101,7 @@ class AdamW(Optimizer):
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """`torch.optim.AdamW`."""
-        return torch.optim.AdamW(parameters, self.lr, betas=self.betas, weight_decay=self.weight_decay)
+        return torch.optim.AdamW(parameters, self.lr, betas=_floats(self.betas), weight_decay=self.weight_decay)
 
 
 @final
@@ -134,7 +134,12 @@ class Adam(Optimizer):
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """`torch.optim.Adam`."""
-        return torch.optim.Adam(parameters, self.lr, betas=self.betas, weight_decay=self.weight_decay)
+        return torch.optim.Adam(parameters, self.lr, betas=_floats(self.betas), weight_decay=self.weight_decay)
+
+
+def _floats(betas: tuple[float, float]) -> tuple[float, float]:
+    """As floats, of which torch takes no other two."""
+    return float(betas[0]), float(betas[1])
 
 
 def _check_adam(part: Optimizer, betas: object) -> None:

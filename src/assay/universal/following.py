@@ -17,11 +17,11 @@ from assay.data.parts import chunk
 from assay.errors import AccessError, SettingError
 from assay.evaluation import prepare
 from assay.evaluation.chunks import placement
-from assay.oracle import Access, granted_access
+from assay.oracle import Access, granted_access, rejected_output
 from assay.threats import Threat
 from assay.universal.fitted import Fitted
 from assay.universal.method import Method, Task
-from assay.universal.rates import clean_oracle
+from assay.universal.rates import clean_oracle, decided
 
 F = TypeVar("F", bound=Fitted)
 
@@ -74,9 +74,11 @@ def clean_task(
     labels, classes, size = [], 0, chunk(samples)
     with asking(model):
         for start in range(0, len(samples), size):
-            oracle, _, _ = clean_oracle(model, samples, start, start + size, threat, micro_batch=micro_batch)
-            labels.append(oracle.record.prediction.cpu())
+            oracle, y, _ = clean_oracle(model, samples, start, start + size, threat, micro_batch=micro_batch)
+            labels.append(decided(oracle.record.prediction.cpu(), y, rejected_output(model, oracle.x)))
             classes = oracle.clean().shape[1]
+    rejected = rejected_output(model, oracle.x)
+    classes = classes if rejected is None else rejected
     if target is not None and not 0 <= target < classes:
         raise SettingError(f"there is no class {target}: the model knows 0 to {classes - 1}.")
     place, dtype = placement(model, oracle.x.device)
@@ -85,6 +87,7 @@ def clean_task(
         data=samples,
         labels=torch.cat(labels),
         classes=classes,
+        rejected=rejected,
         threat=threat,
         target=target,
         seed=seed,

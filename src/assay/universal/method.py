@@ -13,7 +13,7 @@ from torch import Tensor
 from assay.data import Data
 from assay.data.parts import chunk, part, shuffled
 from assay.errors import SettingError
-from assay.goals import Targeted, Untargeted
+from assay.goals import Goal, Targeted, Untargeted
 from assay.oracle import Access, Oracle
 from assay.rng import derive
 from assay.threats import Threat
@@ -28,8 +28,9 @@ class Task:
     Args:
         model: the model, in the mode in which it is attacked.
         data: the samples.
-        labels: the model's decisions on the clean samples, `(n,)`.
+        labels: the model's decisions on the clean samples, `(n,)`; the right ones of those that it rejects.
         classes: how many classes the model knows.
+        rejected: the output that stands for rejected inputs, which are not fooled; None without one.
         threat: the ball of allowed perturbations.
         target: the class that all samples shall get; any other than before when None.
         seed: key of all random draws.
@@ -42,6 +43,7 @@ class Task:
     data: Data
     labels: Tensor
     classes: int
+    rejected: int | None
     threat: Threat
     target: int | None
     seed: int
@@ -75,7 +77,9 @@ class Task:
         """
         x, _, _ = part(self.data, positions).batch(0, len(positions))
         x, before = x.to(self.place, self.dtype or x.dtype), self.labels[positions].to(self.place)
-        goal = Untargeted(before) if self.target is None else Targeted(torch.full_like(before, self.target))
+        goal: Goal = Untargeted(before, rejected=self.rejected)
+        if self.target is not None:
+            goal = Targeted(torch.full_like(before, self.target))
         return Oracle(
             self.model,
             x,

@@ -17,7 +17,7 @@ from assay.evaluation.chunks import placement
 from assay.evaluation.stats import wilson
 from assay.goals import Untargeted
 from assay.inputs import check_inputs
-from assay.oracle import Oracle, granted_access
+from assay.oracle import Oracle, granted_access, rejected_output
 from assay.threats import Threat
 
 
@@ -41,7 +41,8 @@ class Rates:
 
     Attributes:
         samples: how many.
-        fooling: share whose decision changed, whether it was right or not.
+        fooling: share whose decision changed, whether it was right or not. A rejected input is not fooled; one that was
+            rejected before is where it is then given a wrong class.
         clean_accuracy: share that is classified rightly without the perturbation.
         accuracy: share that is classified rightly with it.
         target: share, among those decided otherwise before, that got the target class; None without a target (or where
@@ -143,7 +144,8 @@ def measure_moves(
             before.append(clean.cpu())
             after.append(moved.labels(move(oracle.x, index.to(oracle.x.device))).cpu())
             label.append(y.cpu())
-    return _counted(torch.cat(before), torch.cat(after), torch.cat(label), target)
+        rejected = rejected_output(model, oracle.x)
+    return _counted(torch.cat(before), torch.cat(after), torch.cat(label), target, rejected)
 
 
 def clean_oracle(
@@ -169,14 +171,20 @@ def clean_oracle(
     return oracle, y, index
 
 
-def _counted(before: Tensor, after: Tensor, label: Tensor, target: int | None) -> Rates:
+def decided(prediction: Tensor, label: Tensor, rejected: int | None) -> Tensor:
+    """The decisions that a perturbation shall change: of clean inputs that are rejected the right ones."""
+    return prediction if rejected is None else torch.where(prediction == rejected, label.to(prediction), prediction)
+
+
+def _counted(before: Tensor, after: Tensor, label: Tensor, target: int | None, rejected: int | None) -> Rates:
     n = len(before)
+    goal = Untargeted(decided(before, label, rejected), rejected=rejected)
     reached = None
     if target is not None and bool((others := before != target).any()):
         reached = Rate.of(int((after[others] == target).sum()), int(others.sum()))
     return Rates(
         samples=n,
-        fooling=Rate.of(int((after != before).sum()), n),
+        fooling=Rate.of(int(goal.reached_labels(after).sum()), n),
         clean_accuracy=Rate.of(int((before == label).sum()), n),
         accuracy=Rate.of(int((after == label).sum()), n),
         target=reached,

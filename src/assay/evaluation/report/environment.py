@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from assay.evaluation import aims
 from assay.evaluation.report import words
 
 _HERE = "assay.evaluation.report"
@@ -46,6 +47,7 @@ def _environment(*packages: str) -> Environment:
     )
     for function in (words.percent, words.interval, words.count, words.rate, words.size, words.duration):
         environment.filters[function.__name__] = function
+    environment.filters["aim"] = aims.told
     environment.filters["breakable"] = _breakable
     environment.filters["date"] = words.date
     environment.globals["plural"] = words.plural

@@ -103,7 +103,7 @@ def read(folder: Path) -> Record:
         if store.minimal and not stages and begun:
             continue
         try:
-            rows.append(worst_case(clean, stages, minimal=store.minimal))
+            rows.append(worst_case(clean, stages, minimal=store.minimal, goal=store.run["settings"]["goal"]))
         except ValueError as error:
             notes.append(f"{store.shard_path(str(error), start)} does not fit the stages before it.")
             continue

@@ -10,7 +10,7 @@ import torch
 
 from assay import grammar, registry
 from assay.errors import AssayError
-from assay.evaluation import defended, smallest
+from assay.evaluation import aims, defended, smallest
 from assay.evaluation.merge import share, stage_result
 from assay.evaluation.report.source import ROBUST, WRONG, Record
 from assay.evaluation.report.threat import Facts
@@ -111,7 +111,8 @@ def verdict(record: Record, results: dict[str, Any], threat: Facts, noun: str) -
         else f"{count(robust['correct'])} of {plural(samples, noun)}"
     )
     verb = "withstands" if samples == 1 else "withstand"
-    return f"{subject} {numbers} {verb} every attack tried within {threat.words}; {accuracy}."
+    kind = "" if record.run["settings"]["goal"] == aims.UNTARGETED else "targeted "
+    return f"{subject} {numbers} {verb} every {kind}attack tried within {threat.words}; {accuracy}."
 
 
 def tiles(record: Record, results: dict[str, Any]) -> list[Tile]:
@@ -205,6 +206,7 @@ def command(settings: dict[str, Any]) -> str:
         *([["--surrogate", settings["surrogate"]]] if "surrogate" in settings else []),
         ["--data", settings["data"]],
         ["--threat", settings["threat"]],
+        *([["--targeted", settings["goal"]]] if settings["goal"] != aims.UNTARGETED else []),
     ]
     if _shipped(settings):
         lines.append(["--suite", suite["name"], *(["--budget", str(suite["budget"])] if "budget" in suite else [])])
