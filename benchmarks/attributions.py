@@ -60,7 +60,7 @@ def beside_captum() -> dict[str, float] | None:
         IntegratedGradients(): attr.IntegratedGradients(model).attribute(x, torch.zeros_like(x), target=y, n_steps=50),
     }
     return {
-        type(own).__name__: float((own(model, x, y) - other).abs().max() / other.abs().max())
+        type(own).__name__: float((own(model, x, y) - other.detach()).abs().max() / other.detach().abs().max())
         for own, other in theirs.items()
     }
 
