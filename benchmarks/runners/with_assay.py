@@ -63,7 +63,7 @@ def _suite(model, x, y, *, name, norm, eps, seed, batch):
     with tempfile.TemporaryDirectory() as folder:
         found = assay.evaluate(
             model, (x, y), threat=_threat(norm, eps), suite=name, seed=seed, out=Path(folder) / "run", save_adv=True,
-            progress=False,
+            chunk=batch, progress=False,
         )  # fmt: skip
         return torch.cat([found.store.read_shard(ADV, start).columns["x_adv"] for start, _ in found.store.chunks])
 

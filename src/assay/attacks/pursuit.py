@@ -56,7 +56,7 @@ class Pursuit(Around):
     """
 
     targets: int = 4
-    rounds: int = 6
+    rounds: int = 3
     longer: int = 5
     near: float = 0.1
 
