@@ -86,7 +86,7 @@ def test_it_breaks_what_brief_searches_leave_and_no_less_than_long_ones_at_less_
         attack(model, data.x[rows], data.y[rows], index=rows)
         for attack in (
             MultiTargeted(attack=inner(0.05, 20), targets=4),
-            Pursuit(attack=inner(0.05, 20), targets=4),
+            Pursuit(attack=inner(0.05, 20), targets=4, rounds=6),
             MultiTargeted(attack=inner(0.05, 100), targets=4),
         )
     )
