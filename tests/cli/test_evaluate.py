@@ -63,6 +63,35 @@ def test_a_suite_by_name(assay):
     assert found.json["settings"]["limit"] == 10
 
 
+def test_a_budget_lengthens_what_the_suite_names_and_is_kept(assay, tmp_path):
+    spent = {}
+    for budget in ("0.25", "1"):
+        found = assay(*RUN, "--budget", budget, "--out", tmp_path / budget, "--json", "-q")
+        stages = {stage["name"]: stage for stage in found.json["stages"]}
+        spent[budget] = stages["relay"]["backwards"] / stages["relay"]["asked"]
+        suite = found.json["settings"]["suite"]
+        steps = {stage["name"]: stage["attack"] for stage in suite["stages"]}
+        assert suite.get("budget", 1.0) == float(budget)
+        assert "steps=20" in steps["apgd-margin"]
+        assert f"steps={20 * float(budget):g}" in steps["apgd-ce"]
+    assert 0 < spent["0.25"] < spent["1"]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--budget", "0"), "positive number"),
+        (("--budget", "nan"), "positive number"),
+        (("--budget", "2", "--suite", "quick"), "fixed cost"),
+        (("--budget", "2", "--attack", "fgsm"), "fixed cost"),
+    ],
+)
+def test_budgets_that_cannot_be(assay, options, says):
+    found = assay(*RUN, *options)
+    assert found.code == 2
+    assert says in found.said
+
+
 @pytest.fixture
 def calls(monkeypatch):
     """What the library was asked for; the run itself is left out."""
