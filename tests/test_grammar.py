@@ -290,6 +290,8 @@ def test_settings_of_an_inner_attack_that_is_written_out_are_refused():
         (grammar.threat, "PGD(threat=Linf(0.1))", "expected a threat"),
         (grammar.threat, "0.1", "Known: Linf, L2, L1"),
         (grammar.attack, "linf:0.1", "expected an attack"),
+        (grammar.threat, "PGD()", "expected a threat, found PGD, an attack"),  # whatever else it may lack
+        (grammar.attack, "JPEG()", "expected an attack, found JPEG, a transformation"),
         (lambda text: grammar.parse(text, Goal), "Linf(1)", "expected a goal"),
         (grammar.recipe, "pgd", r"expected a recipe, found PGD, an attack. Did you mean PGDAT\(...\)\?"),
         (grammar.recipe, "FGSM(threat=Linf(0.1))", r"Did you mean FGSMAT\(...\)"),

@@ -54,6 +54,8 @@ class Calls(Expression):
         """The object that the text describes; settings join its outermost call."""
         kind = "" if expect is None else expect.__name__.lower()
         self._wanted = next((k for k in registry.KINDS if k == kind), self._wanted)
+        if self._wanted == kind and registry.find(self._wanted, self._called()) is None and _callable(self._called()):
+            raise self._unexpected(kind, None)
         if isinstance(self.tree, ast.Call):
             found = self._build(self.tree, settings or {}, 0)
         elif settings:
