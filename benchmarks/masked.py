@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 KINDS = ("distilled", "one-hot", "sigmoid", "quantised")
 _TEMPERATURE = 100.0
-_SCALE = 3.0
+_SCALE = 20.0
 _LEVELS = 15
 _BATCH = 128
 

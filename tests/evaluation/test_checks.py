@@ -14,6 +14,8 @@ from assay.attacks import APGD, FGSM, Relay, Square
 from assay.errors import InputError, ModelError
 from assay.evaluation import checks
 from assay.evaluation.flags import _KNOWN, Flag
+from assay.evaluation.merge import Table
+from assay.evaluation.suites import load_suite
 
 LINF = assay.Linf(0.02)
 DOCS = Path(__file__).parents[2] / "docs"
@@ -171,6 +173,30 @@ def test_a_search_that_beats_gradients() -> None:
     assert "withstood apgd" in flag.message
     sane = assay.evaluate(Sane(), (x, y), threat=wide, suite=suite, progress=False)
     assert "search-beats-gradients" not in {flag.code for flag in sane.flags}
+
+
+@pytest.mark.parametrize(
+    ("right", "asked", "broken", "flagged"),
+    [
+        (1000, 500, 20, True),  # 2 % of all
+        (1000, 500, 19, False),
+        (1000, 50, 5, True),  # a tenth of those that were asked about
+        (1000, 50, 4, False),
+        (1000, 4, 2, False),  # too few to speak of
+        (20, 4, 3, True),
+    ],
+)
+def test_how_many_samples_a_search_has_to_break(right: int, asked: int, broken: int, flagged: bool) -> None:
+    suite = load_suite([("fgsm", FGSM(threat=LINF)), ("square", Square(threat=LINF))], LINF)
+    stage = torch.full((right,), 1)
+    stage[:asked], stage[:broken] = -1, 2
+    zeros = torch.zeros(right, dtype=torch.int64)
+    table = Table(
+        index=zeros, label=zeros, prediction=zeros, confidence=zeros, adv_prediction=zeros, distance=zeros,
+        forwards=zeros, backwards=zeros, stage=stage, robust=stage == -1, stages=("clean", "fgsm", "square"),
+    )  # fmt: skip
+    flags = checks.outcome(table, suite)
+    assert [flag.code for flag in flags] == ["black-box-beats-white-box"] * flagged
 
 
 @pytest.mark.parametrize(("model", "message"), [(NaN, "NaN"), (OneOutput, "two classes"), (Detached, "no gradient")])

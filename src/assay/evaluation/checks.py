@@ -166,7 +166,7 @@ def outcome(table: Table, suite: Suite) -> list[Flag]:
             continue
         broken = int((table.stage == number).sum())
         asked = broken + int((table.robust | (table.stage > number)).sum())
-        if broken >= max(3, 0.02 * len(table)):
+        if broken >= max(3, min(0.02 * len(table), 0.1 * asked)):
             relay = stage.attack.access is Access.GRADIENTS
             kind = "in which a random search takes turns with gradients" if relay else "which uses no gradients"
             flags.append(
