@@ -98,9 +98,10 @@ def checks(row: dict) -> list[tuple[str, bool]]:
     theirs, ours = row["runs"]["autoattack"], row["runs"]["standard"]
     same = row["runs"]["suite autoattack"]
     near = row["samples"] // 300
+    apart = max(1, near) * (3 if row["masked"] else 1)  # without gradients, random search decides: starts tell
     found = [
         ("standard leaves no more samples than AutoAttack", ours["robust"] <= theirs["robust"] + near),
-        ("the suite autoattack leaves as many", abs(same["robust"] - theirs["robust"]) <= max(1, near)),
+        ("the suite autoattack leaves as many", abs(same["robust"] - theirs["robust"]) <= apart),
         ("the suite autoattack makes no more forward passes", same["forwards"] <= theirs["forwards"]),
         ("the suite autoattack makes no more backward passes", same["backwards"] <= theirs["backwards"]),
         ("no image is outside its budget", not ours["outside"] + same["outside"]),

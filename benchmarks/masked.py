@@ -4,7 +4,7 @@ Each is a convolutional network for 28 x 28 images, as TorchScript, so that ever
 
     distilled   trained at temperature 100 on the answers of another one: at temperature 1 its logits are far apart
     one-hot     softmax outputs, trained to be the one-hot labels: they are 0 and 1 but for rounding
-    sigmoid     sigmoid activations, whose weights were scaled up after training: they saturate
+    sigmoid     sigmoid activations, whose weights were scaled up after training: gradients vanish
     quantised   inputs rounded to 16 levels: the gradient is exactly zero
 """
 
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 KINDS = ("distilled", "one-hot", "sigmoid", "quantised")
 _TEMPERATURE = 100.0
-_SCALE = 20.0
+_SCALE = 1000.0
 _LEVELS = 15
 _BATCH = 128
 

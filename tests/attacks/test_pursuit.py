@@ -35,9 +35,9 @@ def test_whoever_stays_far_costs_the_brief_searches_alone() -> None:
     """The least mean within reach is 0.5, of 0.6; half of the way to 0.4 is no small share."""
     found = Pursuit(attack=inner(0.1), targets=2, rounds=6)(Line(0.4), X, Y)
     assert not found.success.any()
-    # the clean input; towards each of two classes 5 gradients, the last move and its margin
-    assert found.forwards.tolist() == [1 + 2 * (5 + 2)] * 3
-    assert found.backwards.tolist() == [2 * 5] * 3
+    # the clean input; towards each of two classes, and one of them again, 5 gradients, the last move and its margin
+    assert found.forwards.tolist() == [1 + 3 * (5 + 2)] * 3
+    assert found.backwards.tolist() == [3 * 5] * 3
 
 
 @pytest.mark.parametrize("rounds", [0, 1, 3])
@@ -45,10 +45,27 @@ def test_whoever_comes_near_is_followed_for_every_round(rounds: int) -> None:
     """0.105 were needed, 0.1 is allowed: what is missing is a twentieth of what is gained."""
     found = Pursuit(attack=inner(0.1), targets=2, rounds=rounds, longer=4)(Line(0.495), X, Y)
     assert not found.success.any()
-    assert found.forwards.tolist() == [1 + 2 * (5 + 2) + rounds * (20 + 2)] * 3
-    assert found.backwards.tolist() == [2 * 5 + rounds * 20] * 3
+    again = 1 if rounds else 0
+    assert found.forwards.tolist() == [1 + (2 + again) * (5 + 2) + rounds * (20 + 2)] * 3
+    assert found.backwards.tolist() == [(2 + again) * 5 + rounds * 20] * 3
     alone = Pursuit(attack=inner(0.1), targets=2, rounds=rounds, near=0.04)(Line(0.495), X, Y)
-    assert alone.backwards.tolist() == [2 * 5] * 3
+    assert alone.backwards.tolist() == [(2 + again) * 5] * 3
+
+
+def test_whoever_owes_what_starts_differ_by_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is missing is half of the gain; the second start ends so much worse that it may be chance."""
+    run, starts = APGD.run, []
+
+    def lucky(self: APGD, oracle, x, goal, rng):
+        starts.append(self.steps)
+        theta = run(self, oracle, x, goal, rng)
+        return theta * (1 - worse) if len(starts) == 3 else theta
+
+    monkeypatch.setattr(APGD, "run", lucky)
+    for worse, followed in ((0.2, True), (0.1, False)):  # 4 x 0.2 of the gain, and 4 x 0.1, for half of it
+        starts.clear()
+        Pursuit(attack=inner(0.1), targets=2, rounds=2)(Line(0.45), X, Y)
+        assert starts == [5, 5, 5] + [25, 25] * followed
 
 
 class Recorder(nn.Module):
@@ -73,10 +90,10 @@ def test_rounds_lead_to_the_classes_that_came_nearest_by_turns(monkeypatch: pyte
     x, y = torch.full((1, 1, 4, 4), 0.5), torch.zeros(1, dtype=torch.int64)
     Pursuit(attack=inner(0.1, 10), targets=3, rounds=4, longer=3)(Recorder(), x, y)
     assert [goal for _, goal in seen[:3]] == [3, 1, 2]
-    assert seen[3:] == [(30, 2), (30, 1), (30, 2), (30, 1)]
+    assert seen[3:] == [(10, 2), (30, 2), (30, 1), (30, 2), (30, 1)]
     seen.clear()
     Pursuit(attack=inner(0.1, 10), targets=3, rounds=2)(Recorder(), x, Targeted(torch.tensor([2]), away=y))
-    assert seen == [(10, 2), (50, 2), (50, 2)]
+    assert seen == [(10, 2), (10, 2), (50, 2), (50, 2)]
 
 
 def test_it_breaks_what_brief_searches_leave_and_no_less_than_long_ones_at_less_cost() -> None:

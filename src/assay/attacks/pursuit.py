@@ -17,6 +17,8 @@ from assay.losses import margin
 from assay.oracle import Access, Oracle
 from assay.rng import Keyed
 
+_CHANCE = 4.0  # times what two starts differ by, within which a sample counts as near
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -24,10 +26,12 @@ class Pursuit(Around):
     r"""Brief searches towards several classes, and long ones for the samples that came near.
 
     The inner attack is led to each of the `targets` likeliest other classes, as in `MultiTargeted`. Most samples are
-    broken then, or far from it; of those that came near, chance decides: a start, a few steps more. With the clean
-    margin $m_0$ and the largest one found $m$, a sample goes on while $-m \le near (m - m_0)$: what is missing is a
-    small share of what was gained. Round r of these leads the inner attack, with `longer` times its steps, from a new
-    start to the class that came nearest (every second round to the next nearest).
+    broken then, or far from it; of those that came near, chance decides: a start, a few steps more. How much chance
+    decides, a search shows that goes once more, from a new start, to the class that came nearest: it ends $c$ above or
+    below the first one. With the clean margin $m_0$ and the largest one found $m$, a sample goes on while
+    $-m \le \max(near (m - m_0), 4 c)$: what is missing is a small share of what was gained, or not much more than what
+    chance makes of it, which is large where gradients mislead. Round r of these leads the inner attack, with `longer`
+    times its steps, from a new start to the class that came nearest (every second round to the next nearest).
 
     Args:
         attack: the inner attack, with `steps`, such as a short `APGD`; its threat is the threat.
@@ -88,6 +92,9 @@ class Pursuit(Around):
             hunt.lead(self.attack, torch.full_like(hunt.classes[:, 0], rank))
             if hunt.over:
                 return hunt.moves
+        if self.rounds == 0:
+            return hunt.moves
+        hunt.repeat(self.attack)
         inner = cast(Any, self.attack)
         long = replace(inner, steps=self.longer * inner.steps)
         for number in range(self.rounds):
@@ -113,8 +120,13 @@ class _Hunt:
         self._left, self.classes, self._clean = left, classes, clean
         self._theta = left.threat.identity(left.x)
         self.values = torch.full(classes.shape, -torch.inf, dtype=clean.dtype, device=clean.device)
+        self._chance = torch.zeros_like(clean)
 
-    def lead(self, attack: Any, rank: Tensor) -> None:
+    def repeat(self, attack: Any) -> None:
+        """Search once more towards the class that came nearest: what chance makes of it."""
+        self.lead(attack, self.values.argmax(dim=1), again=True)
+
+    def lead(self, attack: Any, rank: Tensor, *, again: bool = False) -> None:
         """Search towards one of its classes for each sample."""
         oracle, place = self._left.oracle, rank[:, None]
         goal = class_goal(oracle.goal)
@@ -123,6 +135,8 @@ class _Hunt:
         within = replace(attack, threat=oracle.threat)  # a budget for each of those that are left
         theta = within.run(oracle.towards(target), self._left.x, target, self._left.rng)
         value = oracle.value(theta, margin).to(self._clean.dtype)
+        if again:
+            self._chance = (value - self.values.gather(1, place).squeeze(1)).abs()
         best = self.values.max(dim=1).values
         self._theta = torch.where((value > best).reshape(-1, *[1] * (theta.ndim - 1)), theta, self._theta)
         self.values = self.values.scatter_reduce(1, place, value[:, None], "amax")
@@ -131,7 +145,7 @@ class _Hunt:
     def leave(self, near: float) -> None:
         """Leave the samples that are not near."""
         best = self.values.max(dim=1).values
-        self._narrow(~(-best <= near * (best - self._clean)))
+        self._narrow(~(-best <= torch.maximum(near * (best - self._clean), _CHANCE * self._chance)))
 
     @property
     def over(self) -> bool:
@@ -144,6 +158,7 @@ class _Hunt:
         return self._left.moves(self._theta)
 
     def _narrow(self, done: Tensor | None) -> None:
-        state = (self._theta, self.values, self.classes, self._clean)
+        state = (self._theta, self.values, self.classes, self._clean, self._chance)
         share = 0.75 if done is None else 1.0
-        self._theta, self.values, self.classes, self._clean = self._left.narrow(*state, done=done, share=share)
+        found = self._left.narrow(*state, done=done, share=share)
+        self._theta, self.values, self.classes, self._clean, self._chance = found

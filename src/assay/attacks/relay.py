@@ -27,6 +27,7 @@ _FIRST = 0.5  # length of an ascent's first step, in eps
 _HOPE = 2.0  # times the gain of a turn that each turn to come is trusted with
 _MISLED = 10.0  # the same, where random search gained more than all gradients
 _LONGER = 2.5  # times the turns, there
+_PATIENCE = 10  # turns that nobody is left before, there
 
 
 @final
@@ -40,8 +41,9 @@ class Relay(Around):
     lead on.
 
     After turn k of K a sample is left when what its last turn gained does not let the rest be hoped for:
-    `m_k + 2 (K - k) (m_k - m_{k-1}) < 0`. Where the searches gained more than the inner attack and all ascents
-    together, gradients are of little use: the factor is 10 there, and K larger by 2.5.
+    `m_k + 2 (K - k) (m_k - m_{k-1}) < 0`. Where the searches gained no less than the inner attack and all ascents
+    together, gradients are of little use: the factor is 10 there, K larger by 2.5, what the searches gained in a turn
+    on average counts where that is more than the last turn's gain, and no sample is left before turn 10.
 
     Args:
         attack: what leads to the first moves, such as a short `APGD`; its threat is the threat.
@@ -101,9 +103,10 @@ class Relay(Around):
             if left.oracle.finished:
                 break
             by_search, by_gradients = by_search + (found - before), by_gradients + (value - found).clamp_min(0)
-            misled = by_search > by_gradients
+            misled = by_search >= by_gradients
             to_come = torch.where(misled, _MISLED * (most - turn), _HOPE * max(0, self.turns - turn))
-            hopeless = ~(value + to_come * (value - before) >= 0)
+            gain = torch.where(misled, torch.maximum(value - before, by_search / turn), value - before)
+            hopeless = ~(value + to_come * gain >= 0) & ~(misled & (turn < _PATIENCE))
             state = (theta, value, by_gradients, by_search)
             theta, value, by_gradients, by_search = left.narrow(*state, done=hopeless, share=1.0)
             if len(theta) == 0:
