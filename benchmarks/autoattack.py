@@ -148,7 +148,8 @@ def measured(case: Case, load, ours: Worker, theirs: Worker, options: argparse.N
         runs[name] = run(ours, judge, case, f"suite-{suite}", options.seed, options.batch)
     told = flags(load, case, options.count) if case.masked else []
     counts = {"samples": len(judge.y), "clean": int(judge.clean.sum())}
-    return {**asdict(case), **counts, "flags": told, "runs": runs}
+    about = {name: value for name, value in asdict(case).items() if name != "file"}
+    return {**about, **counts, "flags": told, "runs": runs}
 
 
 def again(row: dict, case: Case, load, ours: Worker, options: argparse.Namespace) -> dict:
